@@ -1,0 +1,62 @@
+"""LogStore: what functions printed and what the platform said about them, by log group and stream.
+
+Logs are best effort by design: an append may be dropped under pressure (and is counted), never an invocation delayed by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from kappa_core.resources import AccountId, Region
+
+
+class LogEvent(msgspec.Struct, frozen=True):
+    timestamp_ms: int
+    """Epoch milliseconds at which the supervisor read the line."""
+    message: str
+    """With its line break."""
+    stream: str
+    """``YYYY/MM/DD/[version]<32 hex>``."""
+    request_id: str = ""
+    event_id: str = ""
+    """Set by the store: unique, stable, ascending in order of arrival."""
+    ingestion_ms: int = 0
+    """Set by the store."""
+
+
+class LogGroup(msgspec.Struct, frozen=True, order=True):
+    account: AccountId
+    region: Region
+    name: str
+
+
+class LogStore(Protocol):
+    async def append(self, group: LogGroup, events: Sequence[LogEvent], /) -> None: ...
+
+    async def read(
+        self,
+        group: LogGroup,
+        /,
+        *,
+        stream: str | None = None,
+        stream_prefix: str | None = None,
+        request_id: str | None = None,
+        start_ms: int | None = None,
+        end_ms: int | None = None,
+        after_event_id: str | None = None,
+        limit: int = 10_000,
+        newest: bool = False,
+    ) -> list[LogEvent]:
+        """Events in order of arrival; ``start_ms`` inclusive, ``end_ms`` exclusive. ``newest`` takes the last ``limit``."""
+
+    def follow(self, group: LogGroup, /, *, start_ms: int | None = None) -> AsyncIterator[LogEvent]:
+        """Events as they arrive, beginning with the stored ones from ``start_ms``."""
+
+    async def groups(self, account: AccountId, region: Region, /, *, prefix: str = "") -> list[LogGroup]: ...
+
+    async def delete_group(self, group: LogGroup, /) -> None: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,52 @@
+"""VersionSpec: everything a supervisor needs to run the environments of one function revision.
+
+Made by the gateway (embedded) or the operator (cluster) from a resolved function version; immutable. A new revision means new
+environments and the old ones drained.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+InitializationType = Literal["on-demand", "provisioned-concurrency", "snap-start"]
+
+
+class VersionSpec(msgspec.Struct, frozen=True, kw_only=True):
+    revision: str
+    """``<function uid>.<version>.<configuration digest>``: names this spec; equal revisions are equal specs."""
+    function_uid: str
+    account: str
+    region: str
+    function_name: str
+    version: str
+    """Number or ``$LATEST``."""
+    function_arn: str
+    """Unqualified."""
+    runtime: str
+    handler: str
+    memory_mb: int
+    timeout: float
+    """Seconds."""
+    ephemeral_mb: int
+    variables: dict[str, str] = {}
+    """The customer's environment variables."""
+    platform_variables: dict[str, str] = {}
+    """Decided above the supervisor: credentials, region, AWS_ENDPOINT_URL*. The customer's win where AWS lets them."""
+    task_root: str
+    """Local directory with the unpacked code, read-only."""
+    opt_root: str | None = None
+    """Local directory with the merged layers, read-only; None without layers."""
+    log_group: str
+    log_format: Literal["Text", "JSON"] = "Text"
+    application_log_level: str | None = None
+    system_log_level: str | None = None
+    tracing_mode: Literal["Active", "PassThrough"] = "PassThrough"
+    initialization_type: InitializationType = "on-demand"
+    init_seconds: float = 10.0
+    response_bytes: int = 6 * 1024 * 1024 + 100
+    client: Literal["own", "official"] = "own"
+    """Which runtime interface client the bootstrap is: Kappa's lean one, or AWS's awslambdaric / aws-lambda-ric."""
+    command: tuple[str, ...] = ()
+    """The resolved interpreter command of the runtime (``("/usr/bin/python3.12",)``); empty for provided runtimes."""
