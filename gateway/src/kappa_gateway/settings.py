@@ -1,0 +1,153 @@
+"""All settings of a gateway in one place: read once at start, from ``KAPPA_*`` variables and the command line (which wins).
+
+Each field documents its unit and default. Nothing else in the gateway reads the process environment. Settings are checked here,
+so that a wrong value is one clear line at start and not a surprise at the first request.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from kappa_core import limits
+
+_ENDPOINT_PREFIX = "KAPPA_ENDPOINT_URL_"
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message is one line for the terminal."""
+
+
+class Settings(BaseSettings):
+    """Settings of ``kappa dev``. The variable of a field is its name in capitals behind ``KAPPA_``."""
+
+    model_config = SettingsConfigDict(env_prefix="KAPPA_", extra="ignore", validate_default=True)
+
+    # -- where it listens ------------------------------------------------------------------------------------------
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(9000, ge=0, le=65535, description="TCP port of the Lambda API; 0 takes a free one.")
+    data_dir: Path = Field(Path(".kappa"), description="Everything Kappa keeps: functions, code, logs.")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Host names (comma separated) that requests may name besides loopback ones and the address listened on; "
+        "a web page under another name is refused.",
+    )
+
+    # -- who may call ----------------------------------------------------------------------------------------------
+    access_key_id: str | None = Field(None, description="With secret_access_key: every request must be signed with this key.")
+    secret_access_key: SecretStr | None = Field(None, description="See access_key_id.")
+    no_auth: bool = Field(
+        False, description="Allow an address other than loopback without keys. Anyone who reaches it runs code."
+    )
+    account: str = Field("000000000000", description="Account id where the access key id of a request is not twelve digits.")
+    region: str = Field("us-east-1", description="Region where a request is not signed.")
+
+    # -- other AWS services ----------------------------------------------------------------------------------------
+    endpoint_url: str | None = Field(
+        None, description="Where other AWS services are (one default for all); functions get it as AWS_ENDPOINT_URL."
+    )
+    endpoint_urls: dict[str, str] = Field(
+        default_factory=dict,
+        description="The same per service, from KAPPA_ENDPOINT_URL_<SERVICE>, such as KAPPA_ENDPOINT_URL_S3.",
+    )
+    s3_access_key_id: str = Field("test", description="Key with which Kappa itself reads code from S3.")
+    s3_secret_access_key: SecretStr = Field(SecretStr("test"), description="See s3_access_key_id.")
+    pass_aws_credentials: bool = Field(
+        False,
+        description="Give functions the AWS_* credentials of the environment Kappa was started in, instead of session keys.",
+    )
+
+    # -- running functions -----------------------------------------------------------------------------------------
+    idle_seconds: float = Field(300.0, gt=0, description="Seconds after which an idle environment is ended.")
+    capacity_wait_seconds: float = Field(30.0, gt=0, description="Seconds an invocation may wait for an environment; then 503.")
+    account_concurrency: int = Field(
+        limits.ACCOUNT_CONCURRENCY, ge=1, description="Concurrent executions of an account and region."
+    )
+    nearest_runtime: bool = Field(False, description="Run a function whose runtime version is not installed on the nearest one.")
+    strict_states: bool = Field(
+        False,
+        description="Answer AWS's 409 while a function is Pending or being updated, and let that take half a second; "
+        "otherwise such calls wait for it.",
+    )
+    sandbox: Literal["auto", "namespaces", "plain"] = Field(
+        "auto", description="Give functions /var/task, /opt and a sized /tmp of their own through namespaces, where they work."
+    )
+    timeout_max: int = Field(limits.TIMEOUT_MAX, ge=1, description="Longest function timeout that is accepted, in seconds.")
+
+    # -- several gateways on one machine ---------------------------------------------------------------------------
+    link: str | None = Field(None, description="Unix socket path or host:port where environments dial this gateway.")
+    peers: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Links of the other gateways that share the data directory."
+    )
+    scaler: str | None = Field(None, description="Link of the gateway that starts environments, where it is not this one.")
+
+    # -- looking at it ---------------------------------------------------------------------------------------------
+    access_log: bool = Field(False, description="One JSON line per request on standard output.")
+    log_bytes: int = Field(256 * 1024 * 1024, ge=1024 * 1024, description="Bytes of function logs that are kept; the oldest go.")
+
+    @field_validator("allowed_hosts", "peers", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("account")
+    @classmethod
+    def _twelve_digits(cls, value: str) -> str:
+        if not re.fullmatch(r"\d{12}", value):
+            raise ValueError("an account id is twelve digits")
+        return value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("access_key_id and secret_access_key belong together")
+        if not self.no_auth and self.access_key_id is None and not is_loopback(self.host):
+            raise ValueError(
+                f"listening on {self.host} lets others run code on this machine: set KAPPA_ACCESS_KEY_ID and "
+                "KAPPA_SECRET_ACCESS_KEY, or say --no-auth"
+            )
+        return self
+
+    @property
+    def limits(self) -> limits.Limits:
+        """The policy part of the limits."""
+        return limits.Limits(
+            timeout_max=self.timeout_max,
+            account_concurrency=self.account_concurrency,
+            capacity_wait_seconds=self.capacity_wait_seconds,
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``. A name other than localhost counts as reachable by others."""
+    if host.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def load(**options: object) -> Settings:
+    """Settings from the environment with ``options`` (those that are not None) on top. Raises SettingsError."""
+    given = {name: value for name, value in options.items() if value is not None}
+    services = {
+        name.removeprefix(_ENDPOINT_PREFIX).lower(): value
+        for name, value in os.environ.items()
+        if name.startswith(_ENDPOINT_PREFIX)
+    }
+    if services:
+        given.setdefault("endpoint_urls", services)
+    try:
+        return Settings(**given)  # type: ignore[arg-type]  # pydantic checks the values
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        text = str(first["msg"]).removeprefix("Value error, ")
+        raise SettingsError(f"KAPPA_{where.upper()}: {text}" if where else text) from None
