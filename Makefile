@@ -1,0 +1,75 @@
+# The commands of this repository. `make dev` and `make test` do all the set-up they need, on a fresh machine with Python >= 3.11;
+# everything goes into .venv, and a repeated call that has nothing to do does nothing. Works with GNU make 3.81 (macOS) and later.
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+# Choose an interpreter with `make dev PYTHON=python3.13`; otherwise tools/setup.sh takes the first one that runs and is new enough.
+PYTHON ?=
+# What follows `kappa dev`, for example `make dev ARGS="--port 9001"`.
+ARGS ?=
+# How many tests run at once (pytest-xdist), and which: `make test TESTS=tests/unit`.
+JOBS ?= auto
+TESTS ?=
+
+.PHONY: help dev test lint format bench bench-quick test-cluster lock clean
+
+help:
+	@echo "make dev           install Kappa into .venv and serve the Lambda API on http://127.0.0.1:9000"
+	@echo "make test          install what the tests need, lint, and run every test this machine can run"
+	@echo "make lint          ruff, mypy, import-linter and the repository's own guard"
+	@echo "make format        let ruff rewrite what it can"
+	@echo "make bench         measure against the budgets (ARGS=\"--only warm --quick\" chooses)"
+	@echo "make test-cluster  the Kubernetes suite"
+	@echo "make lock          resolve requirements/*.txt again"
+	@echo "make clean         remove .venv and every cache (not .kappa, which holds your functions)"
+
+dev: $(STAMPS)/runtime
+	@exec $(BIN)/kappa dev $(ARGS)
+
+test: $(STAMPS)/dev lint
+	@tools/fixtures.sh
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q -p one_line_skips $(TESTS)
+
+lint: $(STAMPS)/dev
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/mypy tools bench
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/python tools/guard.py
+
+format: $(STAMPS)/dev
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
+
+bench: $(STAMPS)/dev
+	@$(BIN)/python bench/run.py $(ARGS)
+
+bench-quick: $(STAMPS)/dev
+	@$(BIN)/python bench/run.py --quick $(ARGS)
+
+# The cluster suite is the folder tests/cluster. There is none before Kappa runs on Kubernetes, and nothing here pretends otherwise.
+test-cluster:
+	@if [ -d tests/cluster ]; then $(MAKE) --no-print-directory test TESTS=tests/cluster; \
+	else echo "test-cluster: nothing to run, Kappa does not run on Kubernetes yet"; fi
+
+# Locked for every platform and Python at once, with hashes and without the address of any package index.
+LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
+lock: $(STAMPS)/dev
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	$(LOCK) pyproject.toml --extra dev --output-file requirements/dev.txt
+	$(LOCK) pyproject.toml requirements/setup.in --constraint requirements/dev.txt --output-file requirements/runtime.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench/results
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMPS)/runtime: requirements/runtime.txt pyproject.toml
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" tools/setup.sh requirements/runtime.txt
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/dev: requirements/runtime.txt requirements/dev.txt pyproject.toml
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" tools/setup.sh requirements/runtime.txt requirements/dev.txt
+	@mkdir -p $(STAMPS) && touch $(STAMPS)/runtime $@
