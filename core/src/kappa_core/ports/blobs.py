@@ -40,7 +40,8 @@ class BlobStore(Protocol):
     async def stat(self, sha256: Sha256, /) -> BlobInfo | None: ...
 
     async def local_path(self, sha256: Sha256, /) -> Path:
-        """A read-only file with the content, for streaming and unpacking. Raises BlobNotFound."""
+        """A file with the content, for streaming and unpacking; to be read only. Raises BlobNotFound; BlobError where the
+        content no longer matches its digest."""
 
     def all(self) -> AsyncIterator[BlobInfo]: ...
 

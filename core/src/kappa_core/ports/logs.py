@@ -5,7 +5,7 @@ Logs are best effort by design: an append may be dropped under pressure (and is 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -52,8 +52,9 @@ class LogStore(Protocol):
     ) -> list[LogEvent]:
         """Events in order of arrival; ``start_ms`` inclusive, ``end_ms`` exclusive. ``newest`` takes the last ``limit``."""
 
-    def follow(self, group: LogGroup, /, *, start_ms: int | None = None) -> AsyncIterator[LogEvent]:
-        """Events as they arrive, beginning with the stored ones from ``start_ms``."""
+    def follow(self, group: LogGroup, /, *, start_ms: int | None = None) -> AsyncGenerator[LogEvent, None]:
+        """Events as they arrive, beginning with the stored ones from ``start_ms``; without it only those that arrive from this
+        call on. Ends only by being closed, itself or with the store."""
 
     async def groups(self, account: AccountId, region: Region, /, *, prefix: str = "") -> list[LogGroup]: ...
 

@@ -1,6 +1,6 @@
 """ResourceStore: the durable home of resources, shaped so that SQLite and the Kubernetes API can both be it.
 
-Guarantees that every driver gives (``tests/contract/test_resource_store.py``): a write that returned is durable and visible to
+Guarantees that every driver gives (``tests/contract/stores/test_resource_store.py``): a write that returned is durable and visible to
 every reader of every process at once; writes to one key are serialised by ``resource_version``; a watch delivers every change
 after its start exactly once and in order per key, and never skips to a later state without the earlier one having been visible or
 superseded. There are no transactions over several keys: rules are written so that each single write leaves a valid whole.
@@ -8,7 +8,7 @@ superseded. There are no transactions over several keys: rules are written so th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Literal, Protocol, TypeVar
 
 import msgspec
@@ -47,6 +47,20 @@ class Change(msgspec.Struct, frozen=True):
     """After the change; for DELETE the last state."""
 
 
+def key_order(key: Key) -> tuple[str, str, str, str, int, int, str]:
+    """Sort key of :meth:`ResourceStore.list`: by member, a ``sub`` of digits only by its number and before all others."""
+    numeric = key.sub.isascii() and key.sub.isdigit()
+    return (
+        key.kind,
+        key.account,
+        key.region,
+        key.name,
+        0 if numeric else 1,
+        int(key.sub) if numeric else 0,
+        key.sub,
+    )
+
+
 class ResourceStore(Protocol):
     async def create(self, resource: R, /) -> R:
         """Store a new resource and return it with its metadata. Raises AlreadyExists, StoreUnavailable."""
@@ -76,7 +90,8 @@ class ResourceStore(Protocol):
     async def allocate(self, counter: str, /) -> int:
         """Next number of a named high-water mark, 1 first. Durable, never reused, survives deletion of what it numbered."""
 
-    def watch(self, *, replay: bool = True) -> AsyncIterator[Change]:
-        """All changes from now on; with ``replay`` first a PUT for everything there is. Ends only by being closed."""
+    def watch(self, *, replay: bool = True) -> AsyncGenerator[Change, None]:
+        """All changes from this call on; with ``replay`` first a PUT for everything there is. Ends only by being closed, itself
+        or with the store. A watcher that falls far behind may miss superseded states, never the newest one or a DELETE."""
 
     async def close(self) -> None: ...
