@@ -33,6 +33,32 @@ class LogGroup(msgspec.Struct, frozen=True, order=True):
     name: str
 
 
+def event_id(batch: int, index: int) -> str:
+    """The id of an event: 56 digits as CloudWatch's, in order of arrival also when compared as text."""
+    return f"{batch:040d}{index:016d}"
+
+
+def selected(
+    event: LogEvent,
+    *,
+    stream: str | None = None,
+    stream_prefix: str | None = None,
+    request_id: str | None = None,
+    start_ms: int | None = None,
+    end_ms: int | None = None,
+    after_event_id: str | None = None,
+) -> bool:
+    """Whether :meth:`LogStore.read` with these conditions returns ``event``."""
+    return (
+        (after_event_id is None or event.event_id > after_event_id)
+        and (start_ms is None or event.timestamp_ms >= start_ms)
+        and (end_ms is None or event.timestamp_ms < end_ms)
+        and (stream is None or event.stream == stream)
+        and (stream_prefix is None or event.stream.startswith(stream_prefix))
+        and (request_id is None or event.request_id == request_id)
+    )
+
+
 class LogStore(Protocol):
     async def append(self, group: LogGroup, events: Sequence[LogEvent], /) -> None: ...
 

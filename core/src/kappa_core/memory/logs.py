@@ -1,0 +1,118 @@
+"""LogStore in lists, one for each group, each keeping its newest events only.
+
+Decides with :func:`selected` what a read returns, as the drivers do, so that all of them filter alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+import msgspec
+
+from kappa_core.ports.logs import LogEvent, LogGroup, event_id, selected
+from kappa_core.resources import AccountId, Region
+
+DEFAULT_EVENTS_PER_GROUP = 100_000
+
+
+class _Follower:
+    """What one follower has not taken yet."""
+
+    def __init__(self, group: LogGroup) -> None:
+        self.group = group
+        self.pending: deque[LogEvent] = deque()
+        self.woken = asyncio.Event()
+
+
+class MemoryLogStore:
+    """The twin of every LogStore. ``events_per_group`` bounds what is kept."""
+
+    def __init__(self, *, clock_ms: Callable[[], int], events_per_group: int = DEFAULT_EVENTS_PER_GROUP) -> None:
+        self._clock_ms = clock_ms
+        self._events_per_group = events_per_group
+        self._groups: dict[LogGroup, deque[LogEvent]] = {}
+        self._arrived = 0
+        self._closed = False
+        self._followers: weakref.WeakSet[_Follower] = weakref.WeakSet()
+
+    async def append(self, group: LogGroup, events: Sequence[LogEvent], /) -> None:
+        if self._closed or not events:
+            return
+        now = self._clock_ms()
+        kept = self._groups.setdefault(group, deque(maxlen=self._events_per_group))
+        for event in events:
+            self._arrived += 1
+            stored = msgspec.structs.replace(event, event_id=event_id(self._arrived, 0), ingestion_ms=now)
+            kept.append(stored)
+            for follower in list(self._followers):
+                if follower.group == group:
+                    follower.pending.append(stored)
+                    follower.woken.set()
+
+    async def read(
+        self,
+        group: LogGroup,
+        /,
+        *,
+        stream: str | None = None,
+        stream_prefix: str | None = None,
+        request_id: str | None = None,
+        start_ms: int | None = None,
+        end_ms: int | None = None,
+        after_event_id: str | None = None,
+        limit: int = 10_000,
+        newest: bool = False,
+    ) -> list[LogEvent]:
+        found = [
+            event
+            for event in self._groups.get(group, ())
+            if selected(
+                event,
+                stream=stream,
+                stream_prefix=stream_prefix,
+                request_id=request_id,
+                start_ms=start_ms,
+                end_ms=end_ms,
+                after_event_id=after_event_id,
+            )
+        ]
+        return found[max(0, len(found) - limit) :] if newest else found[:limit]
+
+    def follow(self, group: LogGroup, /, *, start_ms: int | None = None) -> AsyncGenerator[LogEvent, None]:
+        follower = _Follower(group)
+        if start_ms is not None:
+            follower.pending.extend(event for event in self._groups.get(group, ()) if event.timestamp_ms >= start_ms)
+        self._followers.add(follower)
+        return self._deliver(follower, start_ms)
+
+    async def groups(self, account: AccountId, region: Region, /, *, prefix: str = "") -> list[LogGroup]:
+        return sorted(
+            group
+            for group in self._groups
+            if group.account == account and group.region == region and group.name.startswith(prefix)
+        )
+
+    async def delete_group(self, group: LogGroup, /) -> None:
+        self._groups.pop(group, None)
+
+    async def close(self) -> None:
+        self._closed = True
+        for follower in list(self._followers):
+            follower.woken.set()
+
+    async def _deliver(self, follower: _Follower, start_ms: int | None) -> AsyncGenerator[LogEvent, None]:
+        try:
+            while True:
+                while follower.pending:
+                    event = follower.pending.popleft()
+                    if start_ms is None or event.timestamp_ms >= start_ms:
+                        yield event
+                if self._closed:
+                    return
+                follower.woken.clear()
+                await follower.woken.wait()
+        finally:
+            self._followers.discard(follower)
