@@ -2,6 +2,7 @@
 
     LambdaError
     ├── ValidationException                      400   framework-level: no Type in the body
+    ├── SerializationException                   400   framework-level: the body is not JSON, or a member has another JSON type
     ├── InvalidParameterValueException           400
     ├── InvalidRequestContentException           400
     ├── CodeStorageExceededException             400
@@ -79,6 +80,13 @@ class LambdaError(Exception):
 
 class ValidationException(LambdaError):
     """The request breaks a constraint of the service model; the text is built by :mod:`kappa_gateway.api.validate`."""
+
+    status = 400
+    typed = False
+
+
+class SerializationException(LambdaError):
+    """The request cannot be read as the operation's input: malformed JSON, a member of another JSON type, broken base64."""
 
     status = 400
     typed = False
