@@ -1,0 +1,1 @@
+"""The ``kappa`` command: every subcommand parses, calls one function and prints."""

@@ -1,0 +1,143 @@
+"""What an Invoke request says, read from its ASGI scope: path, headers and body, each checked as AWS checks it.
+
+Pure but for :func:`read_body`. Nothing here knows functions or environments; :mod:`kappa_gateway.hot.invoke` does.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Literal, cast
+from urllib.parse import parse_qs, unquote
+
+import msgspec
+
+from kappa_core.errors import InvalidRequestContentException, RequestEntityTooLargeException, ValidationException
+
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+InvocationType = Literal["RequestResponse", "Event", "DryRun"]
+
+PREFIX: Final = "/2015-03-31/functions/"
+SUFFIX: Final = "/invocations"
+_TYPES: Final = ("Event", "RequestResponse", "DryRun")
+_LOG_TYPES: Final = ("None", "Tail")
+CLIENT_CONTEXT_BYTES: Final = 3583  # docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
+_validate_json: Final = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+class ClientDisconnected(Exception):
+    """The client went away before its request was complete; nobody is left to answer."""
+
+
+class InvokeRequest(msgspec.Struct, frozen=True):
+    name: str
+    """As in the path, decoded once: a name or any form of ARN."""
+    qualifier: str | None
+    invocation_type: InvocationType
+    tail: bool
+    client_context: str
+    """Decoded JSON, or empty."""
+    trace_id: str
+    """As received, or made here."""
+    tenant_id: str
+
+
+def is_invoke(method: str, path: str) -> bool:
+    """Whether a request belongs to the hot path. ``path`` is the decoded one; the test is exact enough to route by."""
+    return method == "POST" and path.startswith(PREFIX) and path.rstrip("/").endswith(SUFFIX)
+
+
+def parse(scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> InvokeRequest:
+    """Read path, query and headers. Raises ValidationException and InvalidRequestContentException in AWS's words."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    path = raw.decode("latin-1").rstrip("/")
+    name = unquote(path[len(PREFIX) : -len(SUFFIX)])
+    query: bytes = scope["query_string"]
+    qualifier = None
+    if query:
+        values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("Qualifier")
+        qualifier = values[0] if values else None
+    kind = headers.get(b"x-amz-invocation-type", b"RequestResponse").decode("latin-1")
+    log_type = headers.get(b"x-amz-log-type", b"None").decode("latin-1")
+    broken = [
+        f"Value '{value}' at '{where}' failed to satisfy constraint: Member must satisfy enum value set: [{', '.join(allowed)}]"
+        for value, where, allowed in ((kind, "invocationType", _TYPES), (log_type, "logType", _LOG_TYPES))
+        if value not in allowed
+    ]
+    if broken:
+        word = "error" if len(broken) == 1 else "errors"
+        raise ValidationException(f"{len(broken)} validation {word} detected: {'; '.join(broken)}")
+    context = headers.get(b"x-amz-client-context")
+    return InvokeRequest(
+        name,
+        qualifier,
+        cast(InvocationType, kind),
+        log_type == "Tail",
+        _client_context(context) if context else "",
+        headers.get(b"x-amzn-trace-id", b"").decode("latin-1") or new_trace_id(),
+        headers.get(b"x-amz-tenant-id", b"").decode("latin-1"),
+    )
+
+
+def _client_context(header: bytes) -> str:
+    if len(header) > CLIENT_CONTEXT_BYTES:
+        raise InvalidRequestContentException(f"Client context must be at most {CLIENT_CONTEXT_BYTES} bytes of Base64.")
+    try:
+        decoded = base64.b64decode(header, validate=True)
+        _validate_json(decoded)
+    except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError):
+        raise InvalidRequestContentException("Client context must be a valid Base64-encoded JSON object.") from None
+    # It travels as one header line of the Runtime API.
+    return decoded.decode().replace("\r", " ").replace("\n", " ")
+
+
+def new_trace_id() -> str:
+    """An X-Ray header for an invocation that came without one; unsampled, because nobody asked for a trace."""
+    digits = os.urandom(20).hex()
+    return f"Root=1-{digits[:8]}-{digits[8:32]};Parent={digits[24:40]};Sampled=0"
+
+
+async def read_body(receive: Receive, *, limit: int, declared: bytes | None) -> bytes:
+    """The whole body. Raises RequestEntityTooLargeException past ``limit`` bytes, without reading further."""
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnected
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    parts, size = [body], len(body)
+    while message.get("more_body", False):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        part: bytes = message.get("body", b"")
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+    return b"".join(parts)
+
+
+def _too_large(limit: int) -> RequestEntityTooLargeException:
+    return RequestEntityTooLargeException(f"Request must be smaller than {limit} bytes for the InvokeFunction operation")
+
+
+def check_event(body: bytes) -> bytes:
+    """The event to hand on: an empty body means ``{}``. Raises InvalidRequestContentException where it is not JSON."""
+    if not body:
+        return b"{}"
+    try:
+        _validate_json(body)
+        if not body.isascii():
+            body.decode()  # the validation above passes over the inside of strings
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequestContentException(
+            f"Could not parse request body into json: Could not parse payload into json: {error}"
+        ) from None
+    return body
