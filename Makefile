@@ -36,7 +36,7 @@ lint: $(STAMPS)/dev
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/mypy tools bench
+	@$(BIN)/mypy tools bench tests/support
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 	@$(BIN)/python tools/guard.py
 
@@ -45,10 +45,10 @@ format: $(STAMPS)/dev
 	@$(BIN)/ruff format --quiet .
 
 bench: $(STAMPS)/dev
-	@$(BIN)/python bench/run.py $(ARGS)
+	@PYTHONPATH=tests/support $(BIN)/python -m bench.run $(ARGS)
 
 bench-quick: $(STAMPS)/dev
-	@$(BIN)/python bench/run.py --quick $(ARGS)
+	@PYTHONPATH=tests/support $(BIN)/python -m bench.run --quick $(ARGS)
 
 # The cluster suite is the folder tests/cluster. There is none before Kappa runs on Kubernetes, and nothing here pretends otherwise.
 test-cluster:

@@ -9,6 +9,9 @@ if ! npm --version >/dev/null 2>&1; then
     exit 0
 fi
 
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
 has_build_tools() {
     for tool in cc c++ cmake autoconf automake make; do
         command -v "$tool" >/dev/null 2>&1 || return 1
@@ -30,10 +33,10 @@ find tests examples -name node_modules -prune -o -name package-lock.json -print 
         fi
     fi
     echo "kappa: npm ci in $folder"
-    if (cd "$folder" && npm ci --no-audit --no-fund --loglevel=error >npm-ci.log 2>&1 </dev/null); then
-        cp "$lock" "$stamp" && rm -f "$folder/npm-ci.log"
+    if (cd "$folder" && npm ci --no-audit --no-fund --loglevel=error) >"$log" 2>&1 </dev/null; then
+        cp "$lock" "$stamp"
     else
         rm -rf "$folder/node_modules"
-        echo "kappa: $folder: npm ci failed ($(grep -m 1 -i error "$folder/npm-ci.log" | cut -c 1-160)): its tests are skipped"
+        echo "kappa: $folder: npm ci failed ($(grep -m 1 -i error "$log" | cut -c 1-160)): its tests are skipped"
     fi
 done
