@@ -16,6 +16,7 @@
     ├── UnrecognizedClientException              403
     ├── ExpiredTokenException                    403
     ├── ResourceNotFoundException                404
+    ├── CodeSigningConfigNotFoundException       404
     ├── ProvisionedConcurrencyConfigNotFoundException 404
     ├── UnknownOperationException                404
     ├── ResourceConflictException                409
@@ -182,6 +183,13 @@ class ExpiredTokenException(LambdaError):
 
 class ResourceNotFoundException(LambdaError):
     """The function, version, alias, layer or configuration does not exist."""
+
+    status = 404
+    message_key = "Message"
+
+
+class CodeSigningConfigNotFoundException(LambdaError):
+    """The code signing configuration does not exist."""
 
     status = 404
     message_key = "Message"

@@ -63,6 +63,8 @@ class Code(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Bytes of its files."""
     source: str = "upload"
     """``upload``, or the ``s3://bucket/key`` it was read from; for people."""
+    source_kms_key_arn: str | None = None
+    """Shown as given; archives are kept as they came."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -134,6 +136,19 @@ class FunctionStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     is in progress and after one that failed."""
 
 
+class Publication(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The newest version published from $LATEST. Written before the version itself, so that whoever comes next can finish what a
+    crash interrupted and a number is never given to two contents."""
+
+    version: int
+    digest: str
+    """Of the configuration that was published; publishing it again makes no new version."""
+    description: str | None = None
+    """Of the version, where the request gave one."""
+    complete: bool = False
+    """The version has been stored (and may have been deleted since)."""
+
+
 class Function(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="Function"):
     """A function and its $LATEST."""
 
@@ -147,6 +162,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="F
     tags: dict[str, str] = {}
     reserved_concurrency: int | None = None
     recursive_loop: Literal["Terminate", "Allow"] = "Terminate"
+    publication: Publication | None = None
     status: FunctionStatus = FunctionStatus()
     meta: Meta = Meta()
 
