@@ -1,0 +1,7 @@
+"""Drivers of the ports for one machine: SQLite for resources and logs, files for blobs, all under one data directory.
+
+``database``  what both SQLite stores share: opening and migrating a file, one writer thread with group commit, readers
+``sqlite``    ResourceStore
+``logs``      LogStore, a ring of bounded size
+``files``     BlobStore
+"""
