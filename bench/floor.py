@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import cast
 
 import httptools
 import uvloop
@@ -17,8 +18,7 @@ _ANSWER = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length:
 
 class _Server(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclasses of it
         self._parser = httptools.HttpRequestParser(self)
 
     def data_received(self, data: bytes) -> None:

@@ -116,6 +116,8 @@ def one_at_a_time(plan: Plan) -> Seen:
             answer: Answer | None = connection.exchange(request)
         except (ConnectionLost, OSError):
             answer = None
+            if failures["connection lost"] >= 100:
+                raise
             connection.close()
             connection = BlockingConnection(address, timeout=plan.timeout)
         now = clock()
