@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from kappa_core import limits
+from kappa_core.constraints import summary, violation
 from kappa_core.errors import (
     AccessDeniedException,
     InvalidParameterValueException,
@@ -166,11 +167,13 @@ def parse_function(
         If it carries a qualifier and ``qualifier`` is another one.
     """
     if len(text) > rule.length:
-        raise ValidationException(_broken(text, "functionName", f"Member must have length less than or equal to {rule.length}"))
+        raise ValidationException(
+            _violation(text, "functionName", f"Member must have length less than or equal to {rule.length}")
+        )
     found = split_function(text, dots=rule.dots)
     if found is None:
         raise ValidationException(
-            _broken(text, "functionName", f"Member must satisfy regular expression pattern: {rule.pattern}")
+            _violation(text, "functionName", f"Member must satisfy regular expression pattern: {rule.pattern}")
         )
     if qualifier is not None:
         check_qualifier(qualifier)
@@ -222,14 +225,14 @@ def split_function(text: str, *, dots: bool = True) -> tuple[str | None, str | N
 def check_qualifier(qualifier: str) -> None:
     """Raises ValidationException where the text can be neither a version nor an alias."""
     if not qualifier:
-        raise ValidationException(_broken(qualifier, "qualifier", "Member must have length greater than or equal to 1"))
+        raise ValidationException(_violation(qualifier, "qualifier", "Member must have length greater than or equal to 1"))
     if len(qualifier) > QUALIFIER_LENGTH:
         raise ValidationException(
-            _broken(qualifier, "qualifier", f"Member must have length less than or equal to {QUALIFIER_LENGTH}")
+            _violation(qualifier, "qualifier", f"Member must have length less than or equal to {QUALIFIER_LENGTH}")
         )
     if not _QUALIFIER.fullmatch(qualifier):
         raise ValidationException(
-            _broken(qualifier, "qualifier", f"Member must satisfy regular expression pattern: {QUALIFIER_PATTERN}")
+            _violation(qualifier, "qualifier", f"Member must satisfy regular expression pattern: {QUALIFIER_PATTERN}")
         )
 
 
@@ -242,7 +245,7 @@ def parse_new_function(text: str, *, account: AccountId, region: Region) -> Func
         found = split_function(text, dots=False)
         if found is not None and len(found[2]) > limits.FUNCTION_NAME_LENGTH:
             constraint = f"Member must have length less than or equal to {limits.FUNCTION_NAME_LENGTH}"
-            raise InvalidParameterValueException(_broken(found[2], "functionName", constraint))
+            raise InvalidParameterValueException(_violation(found[2], "functionName", constraint))
     name = parse_function(text, account=account, region=region, rule=WRITE)
     if name.qualifier is not None:
         raise InvalidParameterValueException(UNQUALIFIED_ONLY)
@@ -285,7 +288,7 @@ def parse_layer(text: str, *, account: AccountId, region: Region, version: int |
     found = _split_layer(tokens)
     if found is None or found.version is not None:
         constraint = f"Member must satisfy regular expression pattern: {LAYER_NAME_PATTERN}"
-        raise ValidationException(_broken(text, "layerName", constraint))
+        raise ValidationException(_violation(text, "layerName", constraint))
     if found.region != region:
         raise ResourceNotFoundException("The resource you requested does not exist.")
     return LayerName(found.account, found.region, found.name, version)
@@ -324,5 +327,5 @@ def parse_event_source_mapping_arn(text: str) -> Key | None:
     return Key("EventSourceMapping", AccountId(tokens[4]), Region(tokens[3]), tokens[6].lower())
 
 
-def _broken(value: str, where: str, constraint: str) -> str:
-    return f"1 validation error detected: Value '{value}' at '{where}' failed to satisfy constraint: {constraint}"
+def _violation(value: str, where: str, constraint: str) -> str:
+    return summary([violation(value, where, constraint)])

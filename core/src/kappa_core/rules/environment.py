@@ -1,0 +1,53 @@
+"""Environment variables: which names Lambda keeps for itself, and how large all of them may be.
+
+The form of a name is the service model's business, and checked before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from kappa_core import limits
+from kappa_core.errors import InvalidParameterValueException
+
+RESERVED: Final = frozenset(
+    {
+        "_HANDLER",
+        "_X_AMZN_TRACE_ID",
+        "AWS_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_DEFAULT_REGION",
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        "AWS_LAMBDA_FUNCTION_NAME",
+        "AWS_LAMBDA_FUNCTION_VERSION",
+        "AWS_LAMBDA_INITIALIZATION_TYPE",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_LAMBDA_RUNTIME_API",
+        "AWS_REGION",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "LAMBDA_RUNTIME_DIR",
+        "LAMBDA_TASK_ROOT",
+    }
+)
+"""docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html, "Defined runtime environment variables"."""
+
+_PREFIX: Final = "Lambda was unable to configure your environment variables because the environment variables you have provided"
+
+
+def check_variables(variables: Mapping[str, str]) -> None:
+    """Raises InvalidParameterValueException for reserved names and beyond 4096 bytes of compact JSON."""
+    reserved = [name for name in variables if name in RESERVED]
+    if reserved:
+        raise InvalidParameterValueException(
+            f"{_PREFIX} contains reserved keys that are currently not supported for modification. "
+            f"Reserved keys used in this request: {', '.join(reserved)}"
+        )
+    measured = json.dumps(dict(variables), separators=(",", ":"), ensure_ascii=False)
+    # A lone surrogate is valid JSON and a valid str, but no UTF-8; it counts as what replaces it.
+    if len(measured.encode(errors="surrogatepass")) > limits.ENVIRONMENT_BYTES:
+        raise InvalidParameterValueException(f"{_PREFIX} exceeded the 4KB limit. String measured: {measured}")
