@@ -1,0 +1,106 @@
+"""Account, region and key of a caller: the one question that both the control plane and the invoke path ask about a request.
+
+Two answers to it. :class:`Unverified` is the embedded gateway without keys: it believes the credential scope, so that ``aws configure``
+with any key works and the region chosen there is used. :class:`Verified` checks SigV4 signatures. Both know the session keys of
+functions, whose account is the function's own. Authorisation (policies) is not decided here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Protocol
+
+import msgspec
+
+from kappa_gateway.auth.credential import Credential, SignedRequest, read_credential, read_session_token
+from kappa_gateway.auth.session_keys import SessionClaims, SessionKeys, is_session_token
+from kappa_gateway.auth.sigv4 import Credentials, verify
+
+_ACCOUNT: Final = re.compile(r"[0-9]{12}")
+_REGION: Final = re.compile(r"[a-z]{2,}(-[a-z0-9]+){1,4}")
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Who sent a request."""
+
+    account: str
+    """Twelve digits."""
+    region: str
+    access_key_id: str | None
+    """None if the request is not signed."""
+    session: SessionClaims | None = None
+    """Set where a function called with its own session keys."""
+
+
+class Authenticator(Protocol):
+    """Tells who sent a request, or refuses it."""
+
+    def identify(self, request: SignedRequest, *, now: float) -> Identity:
+        """The sender of a request that arrived at ``now`` (Unix seconds).
+
+        Raises
+        ------
+        kappa_core.errors.LambdaError
+            One of AWS's authentication errors (status 403).
+        """
+        ...
+
+
+class Defaults(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds where the request does not say."""
+
+    account: str = "000000000000"
+    region: str = "us-east-1"
+
+    def account_of(self, access_key_id: str) -> str:
+        """The key id itself where it is twelve digits, as test set-ups choose their account; else the default."""
+        return access_key_id if _ACCOUNT.fullmatch(access_key_id) else self.account
+
+    def identity(self, credential: Credential | None, *, session: SessionClaims | None) -> Identity:
+        """Account and region of a credential scope, with the defaults filled in."""
+        if credential is None:
+            return Identity(account=self.account, region=self.region, access_key_id=None)
+        return Identity(
+            account=session.account if session else self.account_of(credential.access_key_id),
+            region=credential.region if _REGION.fullmatch(credential.region) else self.region,
+            access_key_id=credential.access_key_id,
+            session=session,
+        )
+
+
+class Unverified:
+    """Believes the credential scope and checks only Kappa's own session tokens. Implements :class:`Authenticator`."""
+
+    def __init__(self, *, defaults: Defaults, session_keys: SessionKeys | None = None) -> None:
+        self._defaults = defaults
+        self._session_keys = session_keys
+
+    def identify(self, request: SignedRequest, *, now: float) -> Identity:
+        credential = read_credential(request)
+        session = None
+        if credential is not None and self._session_keys is not None:
+            token = read_session_token(request)
+            if token is not None and is_session_token(token):
+                session = self._session_keys.claims(credential.access_key_id, session_token=token, now=now)
+        return self._defaults.identity(credential, session=session)
+
+
+class Verified:
+    """Requires a valid SigV4 signature by a known key. Implements :class:`Authenticator`."""
+
+    def __init__(
+        self,
+        *,
+        credentials: Credentials,
+        defaults: Defaults,
+        session_keys: SessionKeys | None = None,
+        services: frozenset[str] = frozenset({"lambda"}),
+    ) -> None:
+        self._credentials = credentials
+        self._defaults = defaults
+        self._session_keys = session_keys
+        self._services = services
+
+    def identify(self, request: SignedRequest, *, now: float) -> Identity:
+        valid = verify(request, credentials=self._credentials, session_keys=self._session_keys, services=self._services, now=now)
+        return self._defaults.identity(valid.credential, session=valid.session)
