@@ -88,10 +88,13 @@ class EnvironmentState(msgspec.Struct, frozen=True):
     environment_id: str
     epoch: int
     state: str
-    """``init``, ``idle``, ``busy`` or ``draining``."""
+    """``init``, ``idle``, ``busy``, ``draining``, or ``gone`` when only its last result is still to be sent."""
     parked_here: bool
     request_id: str = ""
     """The invocation that runs, or whose result still waits to be sent, on behalf of the gateway that is greeted."""
+    accepted: int = 0
+    """The epoch that the last accepted INVOKE of the greeted gateway named. What it dispatched with a higher one has not run and
+    will not; with this or a lower one, it has."""
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -105,6 +108,8 @@ class Hello(msgspec.Struct, frozen=True):
     spare_for: str = ""
     """A spare's interpreter key; see the ProcessProvider."""
     token: str = ""
+    dial: int = 0
+    """Counts the supervisor's connections to this gateway. A HELLO with a lower one than the current link's came late: refuse it."""
 
 
 class Welcome(msgspec.Struct, frozen=True):
@@ -113,9 +118,11 @@ class Welcome(msgspec.Struct, frozen=True):
 
 
 class EnvironmentStarted(msgspec.Struct, frozen=True):
-    """ENVIRONMENT: a new environment exists (state init), sent on every link."""
+    """ENVIRONMENT: an environment is there, sent on every link when its init begins and again when it first is ready."""
 
     environment_id: str
+    state: str = "init"
+    """``init`` or ``ready``."""
 
 
 class Parked(msgspec.Struct, frozen=True):
@@ -126,11 +133,13 @@ class Parked(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """REFUSED: the INVOKE was not accepted and nothing has run."""
+    """REFUSED: the INVOKE was not accepted and nothing has run; or, without a request id, a RETIRE was not obeyed."""
 
     request_id: str
     reason: str
-    """``stale``, ``draining`` or ``unknown``."""
+    """``stale``, ``draining`` or ``unknown``; for a RETIRE ``busy``, ``fresh`` (not idle for long enough) or ``unknown``."""
+    idle_ms: int = 0
+    """With ``fresh``: how long it has been idle."""
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -208,6 +217,8 @@ class Want(msgspec.Struct, frozen=True):
 
     oldest_ms: int
     """Age of the oldest waiter."""
+    waiting: int = 1
+    """How many environments could be used; one supervisor moves at most so many."""
 
 
 class Retire(msgspec.Struct, frozen=True):
@@ -242,6 +253,7 @@ class Collect(msgspec.Struct, frozen=True):
     """COLLECT: name what is in flight here for this function, now. Two equal collections prove that all were busy at once."""
 
     function_key: str
+    """Empty: of every function."""
     number: int
 
 
@@ -249,7 +261,9 @@ class Collected(msgspec.Struct, frozen=True):
     function_key: str
     number: int
     busy: list[tuple[str, int]]
-    """(environment id, epoch)."""
+    """(environment id, epoch) of what is in flight."""
+    idle: list[tuple[str, int]] = []
+    """(environment id, epoch) of what is parked here."""
 
 
 class Deny(msgspec.Struct, frozen=True):
@@ -258,6 +272,7 @@ class Deny(msgspec.Struct, frozen=True):
     revision: str
     sequence: int
     count: int
+    """At most so many of them, the youngest first."""
     reason: str
     """A ThrottleReason for 429; otherwise ``capacity: …``, which becomes 503."""
 
