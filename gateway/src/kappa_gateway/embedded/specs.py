@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-import msgspec
-
 from kappa_core.errors import InvalidRuntimeException
-from kappa_core.resources import Configuration, Sha256
+from kappa_core.resources import Sha256
 from kappa_core.spec import VersionSpec
+from kappa_gateway.hot.version import Version
 
 _CACHED: Final = 4096
 CLIENT_VARIABLE: Final = "KAPPA_RUNTIME_CLIENT"
@@ -43,23 +42,6 @@ class ServiceEndpoints(NamedTuple):
         for service, url in self.services.items():
             found[f"AWS_ENDPOINT_URL_{service.upper()}"] = url
         return found
-
-
-class Version(msgspec.Struct, frozen=True, kw_only=True):
-    """A resolved function version: what the index answers and the spec is made of."""
-
-    account: str
-    region: str
-    function: str
-    function_uid: str
-    version: str
-    configuration: Configuration
-    layers: tuple[Sha256, ...] = ()
-
-    @property
-    def revision(self) -> str:
-        """Names the spec; see VersionSpec.revision."""
-        return f"{self.function_uid}.{self.version}.{self.configuration.digest()}"
 
 
 class Specs:

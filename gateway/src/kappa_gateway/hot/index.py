@@ -1,0 +1,242 @@
+"""The index: every resource in memory, fed by the store's watch, and the routes made from it for the invoke path.
+
+At most a watch's delay behind the store; what it does not have it reads through once. A function whose first configuration has not
+settled is waited for here (or refused, in strict mode), so that a client may invoke right after a create, as it does with AWS and a
+waiter. When the configuration that a version serves changes, the links are told, so that old environments drain.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+
+from kappa_core.names import FunctionName, parse_function, parse_layer_version_arn
+from kappa_core.ports.store import Change, ResourceStore
+from kappa_core.resources import LATEST, AccountId, Alias, Function, FunctionVersion, Key, Region, Resource
+from kappa_core.rules.resolve import Target, layer_digests, resolve
+from kappa_core.spec import VersionSpec
+from kappa_gateway.hot.invoke import Caller
+from kappa_gateway.hot.routes import Route, RoutedVersion
+from kappa_gateway.hot.version import Version
+
+_log = logging.getLogger(__name__)
+
+ROUTES: Final = 50_000
+"""Routes kept before all are dropped and made again: names, ARNs and qualifiers are the caller's to vary."""
+SETTLE_SECONDS: Final = 30.0
+"""How long an invocation waits for a function that is being created."""
+
+RouteKey = tuple[str, str, str, str | None]
+MakeSpec = Callable[[Version], Awaitable[VersionSpec]]
+Recorder = Callable[[str, float], None]
+
+
+class Observer(Protocol):
+    """Told what changed in the set of revisions that may run; see the embedded wiring."""
+
+    def superseded(self, old_revision: str, version: Version | None, /) -> None:
+        """``old_revision`` serves no longer; ``version`` takes its place, or nothing does."""
+
+
+class FunctionIndex:
+    """Resources by key, and routes by (account, region, name, qualifier)."""
+
+    def __init__(
+        self,
+        *,
+        store: ResourceStore,
+        make_spec: MakeSpec,
+        recorder: Callable[[str, str, str], Recorder],
+        settled: Callable[[Key, float], Awaitable[object]] | None,
+        draw: Callable[[], float],
+        observer: Observer,
+    ) -> None:
+        self._store = store
+        self._make_spec = make_spec
+        self._recorder = recorder
+        self._settled = settled
+        """Waits until a Pending resource has settled; None in strict mode."""
+        self._draw = draw
+        self._observer = observer
+        self._resources: dict[Key, Resource] = {}
+        self._routes: dict[RouteKey, Route[Version]] = {}
+        self._routes_of: dict[tuple[str, str, str], set[RouteKey]] = {}
+
+    # -- what the invoke path asks -----------------------------------------------------------------------------------
+    def cached(self, caller: Caller, name: str, qualifier: str | None, /) -> Route[Version] | None:
+        """The route, if it was made before and nothing of its function has changed since."""
+        return self._routes.get((caller.account, caller.region, name, qualifier))
+
+    async def find(self, caller: Caller, name: str, qualifier: str | None, /) -> Route[Version]:
+        """Make the route. Raises the errors of names and resolve, and what waiting for a Pending function ends in."""
+        parsed = parse_function(name, qualifier, account=AccountId(caller.account), region=Region(caller.region))
+        target = await self._resolve(parsed)
+        if target.configuration is None and target.status.state == "Pending" and self._settled is not None:
+            await self._settled(target.key, SETTLE_SECONDS)
+            await self._read_through(parsed)
+            target = resolve(self, parsed)
+        route = await self._route(parsed, target)
+        if len(self._routes) >= ROUTES:
+            self._routes.clear()
+            self._routes_of.clear()
+        key = (caller.account, caller.region, name, qualifier)
+        self._routes[key] = route
+        self._routes_of.setdefault((parsed.account, parsed.region, parsed.name), set()).add(key)
+        return route
+
+    def get(self, key: Key, /) -> Resource | None:
+        """A resource as far as the index has seen it (the Index of kappa_core.rules.resolve)."""
+        return self._resources.get(key)
+
+    async def _resolve(self, name: FunctionName) -> Target:
+        known = self._resources.get(name.key)
+        if known is None or (name.qualifier not in (None, LATEST) and not self._knows_qualifier(name)):
+            await self._read_through(name)
+        return resolve(self, name)
+
+    def _knows_qualifier(self, name: FunctionName) -> bool:
+        return any(key in self._resources for key in _qualified_keys(name))
+
+    async def _read_through(self, name: FunctionName) -> None:
+        keys = [name.key, *(_qualified_keys(name) if name.qualifier not in (None, LATEST) else ())]
+        for key in keys:
+            found = await self._store.get(key)
+            if found is not None:
+                self._put(found)
+                if isinstance(found, Alias):
+                    keys += [Key("FunctionVersion", key.account, key.region, key.name, version) for version in _versions(found)]
+
+    async def _route(self, name: FunctionName, target: Target) -> Route[Version]:
+        function = target.function
+        alias = self._resources.get(Key("Alias", name.account, name.region, name.name, name.qualifier or ""))
+        weight, additional = 0.0, None
+        if isinstance(alias, Alias) and alias.additional_version_weights:
+            weight = next(iter(alias.additional_version_weights.values()))
+            if weight > 0.0:
+                additional = await self._routed(resolve(self, name, draw=0.0))
+        return Route(
+            function_arn=name.given_arn,
+            function_key=function_key(function),
+            reserved=function.reserved_concurrency,
+            primary=await self._routed(target),
+            additional=additional,
+            weight=weight,
+            draw=self._draw,
+            record=self._recorder(name.account, name.name, name.qualifier or LATEST),
+        )
+
+    async def _routed(self, target: Target) -> RoutedVersion[Version]:
+        target.runnable()
+        return RoutedVersion(await self._version(target), label=target.version, make=self._make_spec)
+
+    async def _version(self, target: Target) -> Version:
+        function, configuration = target.function, target.runnable()
+        for arn in configuration.layers:  # a layer may have been published through another gateway a moment ago
+            key = _layer_key(arn)
+            if key is not None and key not in self._resources:
+                found = await self._store.get(key)
+                if found is not None:
+                    self._put(found)
+        return Version(
+            account=function.account,
+            region=function.region,
+            function=function.name,
+            function_uid=function.meta.uid,
+            version=target.version,
+            configuration=configuration,
+            layers=layer_digests(self, configuration),
+        )
+
+    # -- what the watch brings ---------------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Follow the store until cancelled."""
+        watch = self._store.watch(replay=True)
+        try:
+            async for change in watch:
+                self.apply(change)
+        finally:
+            await watch.aclose()
+
+    def apply(self, change: Change) -> None:
+        """Take one change in; an older state than the one known (from a read-through) changes nothing."""
+        if change.type == "PUT":
+            self._put(change.resource)
+        else:
+            known = self._resources.get(change.key)
+            if known is not None and known.meta.uid == change.resource.meta.uid:
+                del self._resources[change.key]
+                self._forget_routes(change.key)
+                if isinstance(known, Function):
+                    self._function_changed(known, None)
+                elif isinstance(known, FunctionVersion):
+                    self._version_gone(known)
+
+    def _put(self, resource: Resource) -> None:
+        known = self._resources.get(resource.key)
+        if known is not None and known.meta.uid == resource.meta.uid and known.meta.generation >= resource.meta.generation:
+            return
+        self._resources[resource.key] = resource
+        self._forget_routes(resource.key)
+        if isinstance(known, Function) and isinstance(resource, Function):
+            self._function_changed(known, resource)
+
+    def _forget_routes(self, key: Key) -> None:
+        if key.kind == "LayerVersion":
+            return
+        for route in self._routes_of.pop((key.account, key.region, key.name), ()):
+            self._routes.pop(route, None)
+
+    def _function_changed(self, old: Function, new: Function | None) -> None:
+        before = _latest(old, self)
+        if before is None:
+            return
+        after = None if new is None else _latest(new, self)
+        if after is None or after.revision != before.revision:
+            self._observer.superseded(before.revision, after)
+
+    def _version_gone(self, version: FunctionVersion) -> None:
+        if version.status.state == "Active":
+            revision = f"{version.function_uid}.{version.version}.{version.configuration.digest()}"
+            self._observer.superseded(revision, None)
+
+    def functions(self) -> list[Function]:
+        """Every function the index knows."""
+        return [each for each in self._resources.values() if isinstance(each, Function)]
+
+
+def function_key(function: Function) -> str:
+    """Names a function to the scaler: concurrency is counted under it."""
+    return f"{function.account}/{function.region}/{function.name}/{function.meta.uid}"
+
+
+def _latest(function: Function, index: Any) -> Version | None:
+    serving = function.status.serving
+    if serving is None:
+        return None
+    return Version(
+        account=function.account,
+        region=function.region,
+        function=function.name,
+        function_uid=function.meta.uid,
+        version=LATEST,
+        configuration=serving,
+        layers=layer_digests(index, serving),
+    )
+
+
+def _qualified_keys(name: FunctionName) -> tuple[Key, Key]:
+    qualifier = name.qualifier or ""
+    return (
+        Key("FunctionVersion", name.account, name.region, name.name, qualifier),
+        Key("Alias", name.account, name.region, name.name, qualifier),
+    )
+
+
+def _versions(alias: Alias) -> list[str]:
+    return [version for version in (alias.function_version, *alias.additional_version_weights) if version != LATEST]
+
+
+def _layer_key(arn: str) -> Key | None:
+    name = parse_layer_version_arn(arn)
+    return None if name is None else name.key
