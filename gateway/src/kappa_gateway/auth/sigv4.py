@@ -81,7 +81,7 @@ def verify(
     _check_scope(signature, services=services)
     if b"host" not in {name.encode("latin-1", "replace") for name in signature.signed_headers}:
         raise InvalidSignatureException("'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.")
-    expected = _signature(secret, signature, request)
+    expected = signature_of(secret, signature, request)
     if not hmac.compare_digest(expected.encode(), signature.value.encode("utf-8", "replace")):
         raise InvalidSignatureException(
             "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key "
@@ -130,7 +130,8 @@ def _check_scope(signature: Signature, *, services: frozenset[str]) -> None:
         )
 
 
-def _signature(secret: str, signature: Signature, request: SignedRequest) -> str:
+def signature_of(secret: str, signature: Signature, request: SignedRequest) -> str:
+    """The value that a signature over this request with this secret has; its own ``value`` is not looked at."""
     credential = signature.credential
     digest = sha256(canonical_request(request, signature)).hexdigest()
     string_to_sign = f"{ALGORITHM}\n{signature.timestamp}\n{credential.scope}\n{digest}"

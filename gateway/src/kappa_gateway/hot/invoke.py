@@ -156,5 +156,5 @@ async def _answer(send: Send, status: int, headers: Headers, body: bytes) -> Non
 
 async def _refuse(send: Send, error: LambdaError, request_id: str) -> None:
     status, headers, body = error_response(error, request_id)
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    lines = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await _answer(send, status, lines, body)
