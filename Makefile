@@ -13,13 +13,14 @@ ARGS ?=
 JOBS ?= auto
 TESTS ?=
 
-.PHONY: help dev test lint format bench bench-quick test-cluster lock clean
+.PHONY: help dev test lint format docs bench bench-quick test-cluster lock clean
 
 help:
 	@echo "make dev           install Kappa into .venv and serve the Lambda API on http://127.0.0.1:9000"
 	@echo "make test          install what the tests need, lint, and run every test this machine can run"
 	@echo "make lint          ruff, mypy, import-linter and the repository's own guard"
 	@echo "make format        let ruff rewrite what it can"
+	@echo "make docs          write the pages that are made from the code"
 	@echo "make bench         measure against the budgets (ARGS=\"--only warm --quick\" chooses)"
 	@echo "make test-cluster  the Kubernetes suite"
 	@echo "make lock          resolve requirements/*.txt again"
@@ -39,6 +40,10 @@ lint: $(STAMPS)/dev
 	@$(BIN)/mypy tools bench tests/support
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 	@$(BIN)/python tools/guard.py
+	@$(BIN)/python tools/settings_page.py --check
+
+docs: $(STAMPS)/dev
+	@$(BIN)/python tools/settings_page.py
 
 format: $(STAMPS)/dev
 	@$(BIN)/ruff check --fix --quiet .

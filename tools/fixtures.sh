@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what tests need beside Python packages: the npm packages of every package-lock.json under tests/ and examples/.
+# Installs what tests need beside Python packages: the npm packages of every package-lock.json under tests/.
 # A lock whose packages are compiled (aws-lambda-ric) first gets the compiler and build tools as Debian packages. What cannot be
 # installed is said in one line and left out; the tests that need it then skip themselves. A stamp in node_modules makes it cheap.
 set -eu
@@ -19,7 +19,7 @@ has_build_tools() {
     command -v libtoolize >/dev/null 2>&1 || command -v glibtoolize >/dev/null 2>&1
 }
 
-find tests examples -name node_modules -prune -o -name package-lock.json -print | sort | while read -r lock; do
+find tests -name node_modules -prune -o -name package-lock.json -print | sort | while read -r lock; do
     folder=$(dirname "$lock")
     stamp=$folder/node_modules/.installed-from
     if [ -f "$stamp" ] && cmp -s "$lock" "$stamp"; then
