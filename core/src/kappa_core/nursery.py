@@ -15,8 +15,8 @@ import msgspec
 
 from kappa_core.spec import VersionSpec
 
-SandboxMode = Literal["auto", "namespaces", "none"]
-"""``namespaces``: functions see the real /var/task, /opt and /tmp; ``none``: stand-in paths; ``auto``: the first if it works."""
+SandboxMode = Literal["auto", "namespaces", "plain"]
+"""``namespaces``: functions see the real /var/task, /opt and /tmp; ``plain``: stand-in paths; ``auto``: the first if it works."""
 
 MAX_MESSAGE: Final = 16 * 1024 * 1024
 _LENGTH: Final = struct.Struct(">I")

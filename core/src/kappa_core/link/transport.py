@@ -56,10 +56,17 @@ Sink = Callable[[bytes], None]
 class Transfer:
     """The sending side of one payload, or of a streamed response, on its way in pieces."""
 
-    __slots__ = ("_credit", "_ending", "_link", "_on_drain", "_pieces", "epoch", "kind", "pending", "stream")
+    __slots__ = ("_credit", "_ending", "_link", "_on_drain", "_on_sent", "_pieces", "epoch", "kind", "pending", "stream")
 
     def __init__(
-        self, link: Link, kind: FrameType, *, stream: int, epoch: int, on_drain: Callable[[], None] | None = None
+        self,
+        link: Link,
+        kind: FrameType,
+        *,
+        stream: int,
+        epoch: int,
+        on_drain: Callable[[], None] | None = None,
+        on_sent: Callable[[], None] | None = None,
     ) -> None:
         self._link = link
         self.kind = kind
@@ -71,6 +78,7 @@ class Transfer:
         self._credit = WINDOW
         self._ending: msgspec.Struct | None = None
         self._on_drain = on_drain
+        self._on_sent = on_sent
 
     def write(self, data: bytes | memoryview) -> bool:
         """Queue a piece. False asks the caller to wait for ``on_drain`` before the next one."""
@@ -93,12 +101,23 @@ class Transfer:
         self._link._forget(self)
         self._link.send(FrameType.RESULT, body, stream=self.stream, epoch=self.epoch, payload=payload)
 
+    def cancel(self) -> None:
+        """Send no more of it; the receiver is told otherwise (GONE)."""
+        self._pieces.clear()
+        self.pending = 0
+        self._link._forget(self)
+
     def credited(self, size: int) -> None:
         self._credit += size
         self._link._ready(self)
 
     def sendable(self) -> bool:
         return self._credit > 0 if self._pieces else self._ending is not None
+
+    @property
+    def over(self) -> bool:
+        """The last piece has been sent, or the link is lost: nothing written here leaves any more."""
+        return self._link._transfers.get((self.stream, self.epoch)) is not self
 
     def next_frame(self) -> bytes:
         """The next frame to write; only after :meth:`sendable`. Forgets itself after the last."""
@@ -119,6 +138,8 @@ class Transfer:
         if self._pieces or (self._ending is None and self.kind is FrameType.RESULT):
             return encode(FrameType.DATA, stream=self.stream, epoch=self.epoch, payload=piece, flags=Flag.MORE)
         self._link._forget(self)
+        if self._on_sent is not None:
+            self._link._loop.call_soon(self._on_sent)
         if self._ending is None:
             return encode(FrameType.DATA, stream=self.stream, epoch=self.epoch, payload=piece)
         return encode(self.kind, self._ending, stream=self.stream, epoch=self.epoch, payload=piece, flags=Flag.MORE)
@@ -252,9 +273,18 @@ class Link(asyncio.Protocol):
         else:
             transfer.end(body, payload)
 
-    def transfer(self, kind: FrameType, *, stream: int, epoch: int, on_drain: Callable[[], None] | None = None) -> Transfer:
-        """Begin a payload in pieces. For a streamed response: write as it comes, then ``end`` or ``void``."""
-        transfer = Transfer(self, kind, stream=stream, epoch=epoch, on_drain=on_drain)
+    def transfer(
+        self,
+        kind: FrameType,
+        *,
+        stream: int,
+        epoch: int,
+        on_drain: Callable[[], None] | None = None,
+        on_sent: Callable[[], None] | None = None,
+    ) -> Transfer:
+        """Begin a payload in pieces: write them as they come, then ``end`` or ``void``. ``on_drain`` is called when a writer that
+        was asked to wait may go on, ``on_sent`` once the last frame was handed to the socket; neither after the link is lost."""
+        transfer = Transfer(self, kind, stream=stream, epoch=epoch, on_drain=on_drain, on_sent=on_sent)
         self._transfers[(stream, epoch)] = transfer
         return transfer
 
@@ -289,6 +319,11 @@ class Link(asyncio.Protocol):
         self._pings += 1
         self.send(FrameType.PING)
         return self._pings
+
+    @property
+    def next_ping(self) -> int:
+        """Number that the next PING will have."""
+        return self._pings + 1
 
     @property
     def answered(self) -> int:
@@ -352,7 +387,7 @@ class Link(asyncio.Protocol):
             transfer = self._turns.popleft()
             if transfer.sendable():
                 transport.write(transfer.next_frame())
-                if transfer.sendable() and (transfer.stream, transfer.epoch) in self._transfers:
+                if transfer.sendable() and not transfer.over and transfer not in self._turns:
                     self._turns.append(transfer)
             if self._out:
                 # A control frame that came up meanwhile goes before the next piece of data.

@@ -1,0 +1,7 @@
+"""The gateway's end of the link: connections, and the I/O shell around dispatch and scale (:mod:`kappa_core.link`).
+
+``server``   listens and greets: supervisors and peer gateways
+``shell``    InvocationPort: runs an event on an environment; turns frames into calls of the state machines and effects into frames
+``scaling``  the shell around the scaler: provider, collections, denials
+``peers``    gateways that share environments: who holds the scaler, and what the others tell it
+"""

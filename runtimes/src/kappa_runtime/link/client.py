@@ -1,0 +1,443 @@
+"""The supervisor's end of the link with all its gateways: frames in, Parking decides, its effects out.
+
+Stands between the connections (:mod:`kappa_runtime.link.dialling`) and what runs the environments, which it knows only as an
+:class:`Environments`. It holds what Parking never sees, payloads and results: a result is kept until the gateway has provably read
+it (a PING sent after it was answered), so that a connection that breaks behind a response does not lose it.
+
+It refuses to decide where an environment parks, when it drains, or how one is started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from typing import Final, Literal, NamedTuple, Protocol
+
+import msgspec
+
+from kappa_core.link import effects
+from kappa_core.link.effects import Effect
+from kappa_core.link.frames import (
+    CHUNK,
+    OLDEST_VERSION,
+    PROTOCOL_VERSION,
+    RESUME_SECONDS,
+    Assign,
+    EnvironmentState,
+    Frame,
+    FrameType,
+    Hello,
+    Invoke,
+    LogLine,
+    Logs,
+    Result,
+)
+from kappa_core.link.parking import Parking, Then
+from kappa_core.link.transport import Link, Transfer
+from kappa_core.spec import VersionSpec
+from kappa_runtime.link.dialling import Dialler
+from kappa_runtime.link.logs import LogSender
+
+logger = logging.getLogger("kappa.supervisor")
+
+UNREAD_BYTES: Final = 8 * 1024 * 1024
+"""Of sent results whose reading is not proven; beyond it the proof is asked for at once instead of with the next heartbeat."""
+
+End = Literal["retired", "gone", "orphaned", "terminated"]
+"""Why a supervisor ends: by RETIRE; all gateways are gone for good; the nursery is gone too; by SIGTERM."""
+
+
+class Environments(Protocol):
+    """What runs the environments. Each call returns at once; what follows is told to the client."""
+
+    def assign(self, spec: VersionSpec, /) -> None:
+        """This supervisor, a spare until now, runs this version."""
+
+    def start(self, stream: int, environment_id: str, /) -> None:
+        """Begin an init. ``LinkClient.ready`` or ``gone`` follows."""
+
+    def run(self, stream: int, invoke: Invoke, payload: bytes, /) -> None:
+        """Run an event. ``LinkClient.finished`` or ``gone`` follows."""
+
+    def stop(self, stream: int, reason: str, /) -> None:
+        """End an environment gracefully. ``LinkClient.gone`` follows."""
+
+
+class _Answer(NamedTuple):
+    """A result and how it is to be sent. ``transfer``: its first pieces are under way already."""
+
+    epoch: int
+    result: Result
+    payload: bytes
+    transfer: Transfer | None
+
+
+class _Unread(NamedTuple):
+    """A result that was sent; read by the gateway once PING number ``proof`` is answered."""
+
+    proof: int
+    answer: _Answer
+
+
+class _Sending:
+    """A long answer whose last piece has not been sent yet."""
+
+    __slots__ = ("answer", "gateway", "gone", "parked", "then")
+
+    def __init__(self, gateway: str, answer: _Answer, then: Then) -> None:
+        self.gateway = gateway
+        self.answer = answer
+        self.then: Then = then
+        self.parked = False
+        """Parking knows that the invocation is over."""
+        self.gone = ""
+        """Why its environment has ended meanwhile; GONE must not overtake the answer."""
+
+
+class _Gateway:
+    __slots__ = ("dialler", "unread", "unread_bytes")
+
+    def __init__(self, dialler: Dialler) -> None:
+        self.dialler = dialler
+        self.unread: dict[int, _Unread] = {}
+        """By stream: the next INVOKE on a stream proves as well that the result before it has arrived."""
+        self.unread_bytes = 0
+
+
+class LinkClient:
+    """See the module. ``ended`` is done when the supervisor has to end, with the reason."""
+
+    def __init__(
+        self,
+        *,
+        supervisor_id: str,
+        gateways: list[str],
+        environments: Environments,
+        spec: VersionSpec | None,
+        spare_for: str = "",
+        token: str = "",
+        gone_seconds: float,
+    ) -> None:
+        """``gone_seconds`` without any gateway are taken as all gateways gone for good. Raises AddressError."""
+        self._loop = asyncio.get_running_loop()
+        self._supervisor_id = supervisor_id
+        self._environments = environments
+        self._revision = spec.revision if spec is not None else ""
+        self._spare_for = spare_for
+        self._token = token
+        self._gone_seconds = gone_seconds
+        self._parking = Parking()
+        self._gateways: dict[str, _Gateway] = {}
+        for address in gateways:
+            dialler = Dialler(address, on_up=self._up, on_frame=self._received, on_down=self._down)
+            self._gateways[address] = _Gateway(dialler)
+        self._running: dict[int, tuple[str, int]] = {}
+        """By stream: gateway and the epoch that its INVOKE named."""
+        self._answers: dict[int, _Answer] = {}
+        """By stream: results that Parking has not had sent or dropped yet."""
+        self._sending: dict[tuple[int, int], _Sending] = {}
+        """By stream and epoch."""
+        self._streaming: dict[int, Transfer] = {}
+        self._linked = 0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._gone: asyncio.TimerHandle | None = None
+        self._orphaned = False
+        self._logs = LogSender(send=self._send_logs)
+        self.ended: asyncio.Future[End] = self._loop.create_future()
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+    def start(self, environment_ids: list[str]) -> None:
+        """Dial the gateways, and begin the environments that the supervisor was made for."""
+        self._gone = self._loop.call_later(self._gone_seconds, self._end, "gone")
+        for gateway in self._gateways.values():
+            gateway.dialler.start()
+        if environment_ids:
+            home = next(iter(self._gateways))
+            self._apply(self._parking.on_start(home, environment_ids, self._loop.time()))
+
+    async def close(self, *, flush_seconds: float = 0.5) -> None:
+        """Close all links, giving the last log lines a moment to leave."""
+        deadline = self._loop.time() + flush_seconds
+        # Polled on purpose: a supervisor ends once, and room for logs comes from as many places as there are gateways.
+        while self._logs.pending and self._linked and self._loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        self._logs.close()
+        for timer in (self._deadline, self._gone):
+            if timer is not None:
+                timer.cancel()
+        await asyncio.gather(*(gateway.dialler.close() for gateway in self._gateways.values()))
+
+    def drain(self, reason: str) -> None:
+        """Start nothing more, finish what runs, then end. As a RETIRE of everything would have it."""
+        self._apply(self._parking.on_retire("", 0, reason=reason, when_busy="finish", now=self._loop.time()))
+
+    def orphaned(self) -> None:
+        """The nursery is gone. With a gateway this is a reason to drain; without one to end at once."""
+        self._orphaned = True
+        if self._linked:
+            logger.warning("the nursery is gone: finishing what runs")
+            self.drain("the nursery is gone")
+        else:
+            self._end("orphaned")
+
+    def _end(self, why: End) -> None:
+        if not self.ended.done():
+            self.ended.set_result(why)
+
+    # -- told by the environments -------------------------------------------------------------------------------------
+    def ready(self, stream: int) -> None:
+        """Its init is over: it can run something."""
+        self._apply(self._parking.on_ready(stream, self._loop.time()))
+
+    def gone(self, stream: int, reason: str) -> None:
+        """It has ended, with whatever it ran."""
+        self._running.pop(stream, None)
+        streaming = self._streaming.pop(stream, None)
+        if streaming is not None:
+            streaming.cancel()
+        sending = [entry for (on, _), entry in self._sending.items() if on == stream]
+        if sending:
+            sending[-1].gone = reason
+        else:
+            self._apply(self._parking.on_gone(stream, reason, self._loop.time()))
+
+    def finished(self, stream: int, result: Result, payload: bytes, *, then: Then) -> None:
+        """The invocation on this stream has ended, successfully or not. ``then``: what becomes of the environment."""
+        running = self._running.pop(stream, None)
+        if running is None:
+            return
+        gateway_name, epoch = running
+        transfer = self._streaming.pop(stream, None)
+        link = self._gateways[gateway_name].dialler.link
+        if transfer is None and link is not None and len(payload) > CHUNK:
+            self._send_ahead(link, stream, _Sending(gateway_name, _Answer(epoch, result, payload, None), then))
+        else:
+            self._finish(stream, _Answer(epoch, result, payload, transfer), then)
+
+    def respond(self, stream: int, *, on_drain: Callable[[], None]) -> Transfer | None:
+        """Send the response of what runs on this stream as it comes; ``finished`` ends it. None: its gateway is not linked."""
+        gateway_name, epoch = self._running[stream]
+        link = self._gateways[gateway_name].dialler.link
+        if link is None:
+            return None
+        transfer = self._streaming[stream] = link.transfer(FrameType.RESULT, stream=stream, epoch=epoch, on_drain=on_drain)
+        return transfer
+
+    def log(self, stream: int, timestamp_ms: int, request_id: str, message: str) -> None:
+        """A line of a function, or of the platform about it."""
+        self._logs.add(LogLine(stream, timestamp_ms, request_id, message))
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+    def _finish(self, stream: int, answer: _Answer, then: Then) -> None:
+        self._answers[stream] = answer
+        self._apply(self._parking.on_finished(stream, self._loop.time(), then=then))
+
+    def _send_ahead(self, link: Link, stream: int, sending: _Sending) -> None:
+        """Send a long answer while its environment still counts as busy. Were it parked first, the next invocation could overtake
+        the answer, and a connection that breaks between them would lose it."""
+        epoch, result, payload, _ = sending.answer
+        key = (stream, epoch)
+
+        def nearly_sent() -> None:
+            if not sending.parked and self._sending.get(key) is sending:
+                sending.parked = True
+                self._finish(stream, sending.answer, sending.then)
+
+        def sent() -> None:
+            if self._sending.pop(key, None) is sending:
+                self._remember_unread(link, sending.gateway, stream, sending.answer._replace(transfer=None))
+                if sending.gone:
+                    self._apply(self._parking.on_gone(stream, sending.gone, self._loop.time()))
+
+        transfer = link.transfer(FrameType.RESULT, stream=stream, epoch=epoch, on_drain=nearly_sent, on_sent=sent)
+        sending.answer = _Answer(epoch, result, payload, transfer)
+        self._sending[key] = sending
+        if transfer.write(memoryview(payload)[:-CHUNK]):
+            nearly_sent()
+
+    def _send_result(self, gateway_name: str, stream: int) -> None:
+        answer = self._answers.pop(stream, None)
+        gateway = self._gateways.get(gateway_name)
+        if answer is None or gateway is None or (link := gateway.dialler.link) is None:
+            return
+        epoch, result, payload, transfer = answer
+        if transfer is not None and not transfer.over:
+            transfer.end(result, payload[-CHUNK:])
+            return
+        link.send(FrameType.RESULT, result, stream=stream, epoch=epoch, payload=payload)
+        self._remember_unread(link, gateway_name, stream, answer)
+
+    def _remember_unread(self, link: Link, gateway_name: str, stream: int, answer: _Answer) -> None:
+        gateway = self._gateways[gateway_name]
+        proof = link.next_ping
+        gateway.unread[stream] = _Unread(proof, answer)
+        gateway.unread_bytes += len(answer.payload)
+        if gateway.unread_bytes > UNREAD_BYTES:
+            gateway.unread_bytes = 0
+            link.ping()
+
+    # -- connections --------------------------------------------------------------------------------------------------
+    def _up(self, dialler: Dialler, link: Link) -> None:
+        self._linked += 1
+        if self._gone is not None:
+            self._gone.cancel()
+            self._gone = None
+        self._apply(self._parking.on_link_up(dialler.address, self._loop.time()))
+
+    def _down(self, dialler: Dialler, reason: str) -> None:
+        self._linked -= 1
+        logger.info("link to gateway %s is down: %s", dialler.address, reason)
+        if self._linked == 0:
+            if self._orphaned:
+                self._end("orphaned")
+            elif self._gone is None:
+                self._gone = self._loop.call_later(self._gone_seconds, self._end, "gone")
+        self._apply(self._parking.on_link_down(dialler.address, self._loop.time()))
+        gateway = self._gateways[dialler.address]
+        for key, sending in list(self._sending.items()):
+            if sending.gateway == dialler.address:
+                del self._sending[key]
+                stream, answer = key[0], sending.answer._replace(transfer=None)
+                if sending.parked:
+                    gateway.unread[stream] = _Unread(0, answer)
+                else:
+                    self._finish(stream, answer, sending.then)
+                if sending.gone:
+                    self._apply(self._parking.on_gone(stream, sending.gone, self._loop.time()))
+        if gateway.unread:
+            self._loop.call_later(RESUME_SECONDS, self._forget_unread, gateway, dialler.dials)
+
+    def _forget_unread(self, gateway: _Gateway, dials: int) -> None:
+        if gateway.dialler.dials == dials:
+            gateway.unread.clear()
+
+    def _greet(self, effect: effects.SendHello) -> None:
+        gateway = self._gateways[effect.gateway]
+        link = gateway.dialler.link
+        if link is None:
+            return
+        unread, gateway.unread, gateway.unread_bytes = gateway.unread, {}, 0
+        states: list[EnvironmentState] = []
+        for state in effect.environments:
+            lost = unread.get(state.stream)
+            if lost is None or state.request_id:
+                unread.pop(state.stream, None)
+                states.append(state)
+            else:
+                states.append(msgspec.structs.replace(state, request_id=lost.answer.result.request_id))
+        known = {state.stream for state in states}
+        for stream, lost in unread.items():
+            if stream not in known:
+                states.append(EnvironmentState(stream, "", 0, "gone", False, lost.answer.result.request_id))
+        hello = Hello(
+            supervisor_id=self._supervisor_id,
+            oldest=OLDEST_VERSION,
+            newest=PROTOCOL_VERSION,
+            revision=self._revision,
+            pid=os.getpid(),
+            environments=states,
+            spare_for=self._spare_for,
+            token=self._token,
+            dial=gateway.dialler.dials,
+        )
+        link.send(FrameType.HELLO, hello)
+        for stream, (_, answer) in unread.items():
+            link.send(FrameType.RESULT, answer.result, stream=stream, epoch=answer.epoch, payload=answer.payload)
+            self._remember_unread(link, effect.gateway, stream, answer)
+
+    def _received(self, dialler: Dialler, frame: Frame) -> None:
+        name, stream, body, now = dialler.address, frame.stream, frame.body, self._loop.time()
+        parking = self._parking
+        match frame.type:
+            case FrameType.INVOKE:
+                for effect in parking.on_invoke(name, stream, frame.epoch, body.request_id, now):
+                    if type(effect) is effects.Run:
+                        self._running[stream] = (name, frame.epoch)
+                        self._environments.run(stream, body, frame.payload)
+                    else:
+                        self._apply([effect])
+            case FrameType.PONG:
+                self._proven(self._gateways[name])
+            case FrameType.WANT:
+                self._apply(parking.on_want(name, oldest_ms=body.oldest_ms, waiting=body.waiting, now=now))
+            case FrameType.ENOUGH:
+                self._apply(parking.on_enough(name, now))
+            case FrameType.START:
+                self._apply(parking.on_start(name, body.environment_ids, now))
+            case FrameType.ASSIGN:
+                self._assigned(name, body)
+            case FrameType.RETIRE:
+                self._apply(
+                    parking.on_retire(name, stream, reason=body.reason, when_busy=body.when_busy, idle_ms=body.idle_ms, now=now)
+                )
+            case FrameType.LEAVING:
+                self._apply(parking.on_leaving(name, now))
+            case FrameType.WELCOME:
+                logger.debug("gateway %s (%s) speaks version %d", name, body.gateway_id, body.version)
+            case _:
+                # A gateway has no business sending it; a newer one may have a reason.
+                logger.debug("gateway %s sent %s, which is ignored", name, frame.type.name)
+
+    def _assigned(self, name: str, assign: Assign) -> None:
+        spec = msgspec.msgpack.decode(assign.spec, type=VersionSpec)
+        if self._revision:
+            if spec.revision != self._revision:
+                logger.error("gateway %s assigned %s, but this supervisor runs %s", name, spec.revision, self._revision)
+            return
+        self._revision = spec.revision
+        self._environments.assign(spec)
+
+    def _proven(self, gateway: _Gateway) -> None:
+        link = gateway.dialler.link
+        assert link is not None
+        read = [stream for stream, unread in gateway.unread.items() if unread.proof <= link.answered]
+        for stream in read:
+            del gateway.unread[stream]
+        gateway.unread_bytes = sum(len(unread.answer.payload) for unread in gateway.unread.values())
+
+    def _send_logs(self, logs: Logs) -> bool:
+        for gateway in self._gateways.values():
+            if gateway.dialler.link is not None:
+                return gateway.dialler.link.send_logs(logs)
+        return False
+
+    # -- effects ------------------------------------------------------------------------------------------------------
+    def _apply(self, wanted: list[Effect]) -> None:
+        for effect in wanted:
+            if isinstance(effect, effects.Send):
+                self._send(effect)
+            elif isinstance(effect, effects.SendResult):
+                self._send_result(effect.gateway, effect.stream)
+            elif isinstance(effect, effects.StartEnvironment):
+                self._environments.start(effect.stream, effect.environment_id)
+            elif isinstance(effect, effects.Stop):
+                self._environments.stop(effect.stream, effect.reason)
+            elif isinstance(effect, effects.DropResult):
+                self._answers.pop(effect.stream, None)
+            elif isinstance(effect, effects.SendHello):
+                self._greet(effect)
+            else:
+                assert isinstance(effect, effects.End), effect
+                self._end("retired")
+        if self._linked != len(self._gateways):
+            self._arm()
+
+    def _send(self, effect: effects.Send) -> None:
+        gateway = self._gateways.get(str(effect.to))
+        if gateway is not None and gateway.dialler.link is not None:
+            gateway.dialler.link.send(effect.kind, effect.body, stream=effect.stream, epoch=effect.epoch)
+
+    def _arm(self) -> None:
+        """Have ``on_tick`` called when Parking next has something to decide."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        at = self._parking.next_deadline()
+        if at is not None:
+            self._deadline = self._loop.call_at(at, self._tick)
+
+    def _tick(self) -> None:
+        self._deadline = None
+        self._apply(self._parking.on_tick(self._loop.time()))
