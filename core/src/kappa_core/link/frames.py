@@ -181,6 +181,8 @@ class Logs(msgspec.Struct, frozen=True):
     lines: list[LogLine]
     dropped: int = 0
     """Lines that were dropped for want of room since the last LOGS."""
+    names: dict[int, str] = {}
+    """Log stream names of the environments that speak in it, by stream."""
 
 
 class Assign(msgspec.Struct, frozen=True):

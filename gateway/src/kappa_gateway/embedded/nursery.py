@@ -118,7 +118,8 @@ class NurseryProcess:
         try:
             await asyncio.wait_for(asyncio.shield(ready), READY_SECONDS)
         except TimeoutError:
-            self._process.kill()
+            if self._process is not None:
+                self._process.kill()
             raise ProviderError(f"The process that starts environments was not ready within {READY_SECONDS:g} s.") from None
 
     def _spawn_process(self) -> socket.socket:

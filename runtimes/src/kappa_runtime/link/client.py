@@ -229,6 +229,10 @@ class LinkClient:
         """A line of a function, or of the platform about it."""
         self._logs.add(LogLine(stream, timestamp_ms, request_id, message))
 
+    def name_log_stream(self, stream: int, name: str) -> None:
+        """The log stream of an environment; before its first line."""
+        self._logs.names[stream] = name
+
     # -- answers ------------------------------------------------------------------------------------------------------
     def _finish(self, stream: int, answer: _Answer, then: Then) -> None:
         self._answers[stream] = answer

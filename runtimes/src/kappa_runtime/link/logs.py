@@ -30,6 +30,8 @@ class LogSender:
         self._bytes = 0
         self._dropped = 0
         self._timer: asyncio.TimerHandle | None = None
+        self.names: dict[int, str] = {}
+        """Log stream names by stream, of environments that live or whose lines may still be here."""
 
     def add(self, line: LogLine) -> None:
         size = _size(line.message)
@@ -63,7 +65,8 @@ class LogSender:
                 break
             batch.append(line)
             total += size
-        if batch and self._send(Logs(lines=batch, dropped=self._dropped)):
+        names = {line.stream: name for line in batch if (name := self.names.get(line.stream)) is not None}
+        if batch and self._send(Logs(lines=batch, dropped=self._dropped, names=names)):
             self._dropped = 0
             self._bytes -= total
             for _ in batch:
