@@ -263,6 +263,15 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+async def pause(until: asyncio.Event, *, at_most: float | None) -> None:
+    """Wait for ``until``, but no longer than ``at_most`` seconds."""
+    try:
+        async with asyncio.timeout(at_most):
+            await until.wait()
+    except TimeoutError:
+        pass  # the pause is over
+
+
 def _is_locked(error: sqlite3.Error) -> bool:
     return str(getattr(error, "sqlite_errorname", "")).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 

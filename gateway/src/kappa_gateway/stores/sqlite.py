@@ -23,7 +23,7 @@ import msgspec
 from kappa_core.ports.store import Change, R, StoreUnavailable
 from kappa_core.resources import AccountId, Key, Kind, Meta, Region, Resource
 from kappa_gateway.stores import rows
-from kappa_gateway.stores.database import Database, explain, open_database
+from kappa_gateway.stores.database import Database, explain, open_database, pause
 from kappa_gateway.stores.watching import Watcher
 
 logger = logging.getLogger(__name__)
@@ -173,7 +173,7 @@ class SqliteResourceStore:
                 for change in changes:
                     yield change
                 if not changes:
-                    await _wait(woken, timeout=RETRY_SECONDS if interrupted else None)
+                    await pause(woken, at_most=RETRY_SECONDS if interrupted else None)
         finally:
             self._wakeups.discard(woken)
 
@@ -198,11 +198,3 @@ class SqliteResourceStore:
             self._data_version = version
             self._wake()
         self._schedule_poll()
-
-
-async def _wait(event: asyncio.Event, *, timeout: float | None) -> None:  # noqa: ASYNC109 - not a deadline: the longest pause
-    try:
-        async with asyncio.timeout(timeout):
-            await event.wait()
-    except TimeoutError:
-        pass  # the pause is over
