@@ -26,7 +26,7 @@ from kappa_gateway.stores.database import Database, DatabaseDamaged, open_databa
 
 logger = logging.getLogger(__name__)
 
-FLUSH_SECONDS = 0.02
+FLUSH_SECONDS = 0.1
 BUFFER_BYTES = 32 * 1024 * 1024
 """Of events that are not written yet; more is dropped."""
 POLL_SECONDS = 0.2
