@@ -20,6 +20,7 @@ from typing import Final
 
 from kappa_core.link.effects import CloseLink, Dispatch, Effect, EnvironmentLost, Report, Send, Throttled, Unavailable
 from kappa_core.link.frames import RESUME_SECONDS, Collected, Demand, Deny, EnvironmentState, FrameType, Hello, Want
+from kappa_core.link.waiting import Environment, Invocation, Queue, Supervisor, arrival, last_use
 
 CAPACITY: Final = "capacity: "
 """A DENY whose reason begins so becomes a 503 with the rest as cause; any other reason is a ThrottleReason."""
@@ -31,84 +32,6 @@ SUPERSEDED_KEPT: Final = 1000
 
 NO_ROOM: Final = "too many invocations are waiting for an environment"
 TOO_LATE: Final = "no environment became free or could be started in time"
-
-
-class _Environment:
-    __slots__ = ("environment_id", "epoch", "queue", "running", "stream", "supervisor", "used")
-
-    def __init__(self, supervisor: _Supervisor, stream: int, environment_id: str, queue: _Queue) -> None:
-        self.supervisor = supervisor
-        self.stream = stream
-        self.environment_id = environment_id
-        self.queue = queue
-        self.epoch = 0
-        self.used = 0.0
-        """When it was last used; orders the idle ones."""
-        self.running: _Invocation | None = None
-        """What was dispatched to it and has not been followed by a word that it is no longer there."""
-
-
-class _Supervisor:
-    __slots__ = ("dial", "environments", "link", "lost_at", "name", "queue")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.link: int | None = None
-        self.dial = 0
-        self.lost_at = 0.0
-        self.queue: _Queue | None = None
-        self.environments: dict[int, _Environment] = {}
-
-
-class _Invocation:
-    __slots__ = ("arrived", "covered_by", "environment", "epoch", "queue", "request_id")
-
-    def __init__(self, request_id: str, queue: _Queue, arrived: float) -> None:
-        self.request_id = request_id
-        self.queue = queue
-        self.arrived = arrived
-        self.covered_by = 0
-        """The first DEMAND that counts it as waiting."""
-        self.environment: _Environment | None = None
-        """None while it waits."""
-        self.epoch = 0
-
-
-class _Queue:
-    """One revision here."""
-
-    __slots__ = (
-        "asked",
-        "asked_at",
-        "function_key",
-        "idle",
-        "revision",
-        "running",
-        "sequence",
-        "successor",
-        "supervisors",
-        "told",
-        "waiters",
-    )
-
-    def __init__(self, revision: str, function_key: str) -> None:
-        self.revision = revision
-        self.function_key = function_key
-        self.idle: dict[_Environment, None] = {}
-        """Parked here, last used last."""
-        self.waiters: deque[_Invocation] = deque()
-        """Oldest first."""
-        self.running: dict[str, _Invocation] = {}
-        self.supervisors: dict[_Supervisor, None] = {}
-        """Linked ones."""
-        self.successor: _Queue | None = None
-        self.sequence = 0
-        """Of the last DEMAND."""
-        self.told = 0
-        """Waiters in the last DEMAND; -1 where one is due whatever it says."""
-        self.asked = 0
-        """Environments in the last WANT, 0 after ENOUGH."""
-        self.asked_at = 0.0
 
 
 class Dispatcher:
@@ -135,17 +58,17 @@ class Dispatcher:
         """``capacity_wait`` in seconds; ``queue_bound`` in waiters per revision."""
         self._capacity_wait = capacity_wait
         self._queue_bound = queue_bound
-        self._queues: dict[str, _Queue] = {}
-        self._supervisors: dict[str, _Supervisor] = {}
-        self._links: dict[int, _Supervisor] = {}
-        self._lost: dict[_Supervisor, None] = {}
+        self._queues: dict[str, Queue] = {}
+        self._supervisors: dict[str, Supervisor] = {}
+        self._links: dict[int, Supervisor] = {}
+        self._lost: dict[Supervisor, None] = {}
         """Without a link, something in flight; in the order in which the links broke."""
-        self._invocations: dict[str, _Invocation] = {}
-        self._expiries: deque[_Invocation] = deque()
+        self._invocations: dict[str, Invocation] = {}
+        self._expiries: deque[Invocation] = deque()
         """What waits, oldest first; some of it no longer does."""
-        self._waiting: dict[_Queue, None] = {}
+        self._waiting: dict[Queue, None] = {}
         """Queues with waiters."""
-        self._changed: dict[_Queue, None] = {}
+        self._changed: dict[Queue, None] = {}
         self._superseded: dict[str, None] = {}
         self._sequence = 0
         self._leaving = False
@@ -157,12 +80,12 @@ class Dispatcher:
         """A new invocation. Returns its Dispatch, or Unavailable, or nothing: then it waits."""
         queue = self._queues.get(revision)
         if queue is None:
-            queue = self._queues[revision] = _Queue(revision, function_key)
+            queue = self._queues[revision] = Queue(revision, function_key)
         elif queue.successor is not None:
             queue = self._latest(queue)
         elif not queue.function_key:
             queue.function_key = function_key
-        invocation = _Invocation(request_id, queue, now)
+        invocation = Invocation(request_id, queue, now)
         if queue.idle:
             environment, _ = queue.idle.popitem()
             self._invocations[request_id] = invocation
@@ -213,7 +136,7 @@ class Dispatcher:
         supervisor = self._supervisors.get(hello.supervisor_id)
         effects: list[Effect] = []
         if supervisor is None:
-            supervisor = self._supervisors[hello.supervisor_id] = _Supervisor(hello.supervisor_id)
+            supervisor = self._supervisors[hello.supervisor_id] = Supervisor(hello.supervisor_id)
         elif supervisor.link is not None:
             if hello.dial < supervisor.dial:
                 return [CloseLink(link, "an earlier connection than the one in use")]
@@ -253,7 +176,7 @@ class Dispatcher:
         """ENVIRONMENT: there is a new one behind this link (or it is told again)."""
         supervisor = self._links.get(link)
         if supervisor is not None and supervisor.queue is not None and stream not in supervisor.environments:
-            supervisor.environments[stream] = _Environment(supervisor, stream, environment_id, supervisor.queue)
+            supervisor.environments[stream] = Environment(supervisor, stream, environment_id, supervisor.queue)
         return []
 
     def on_parked(self, link: int, stream: int, epoch: int, idle_ms: int, now: float) -> list[Effect]:
@@ -366,8 +289,8 @@ class Dispatcher:
     # -- updates and leaving -------------------------------------------------------------------------------------
     def on_superseded(self, revision: str, successor: str, function_key: str, now: float) -> list[Effect]:
         """A new revision serves from now on. Who waits for the old one waits for the new one, in order; what runs ends there."""
-        old = self._queues.setdefault(revision, _Queue(revision, function_key))
-        new = self._queues.setdefault(successor, _Queue(successor, function_key))
+        old = self._queues.setdefault(revision, Queue(revision, function_key))
+        new = self._queues.setdefault(successor, Queue(successor, function_key))
         if old is new:
             return []
         new.successor, old.successor = None, new
@@ -383,7 +306,7 @@ class Dispatcher:
         for waiter in old.waiters:
             waiter.queue = new
             waiter.covered_by = self._sequence + 1
-        new.waiters = deque(sorted((*old.waiters, *new.waiters), key=_arrival))
+        new.waiters = deque(sorted((*old.waiters, *new.waiters), key=arrival))
         old.waiters.clear()
         self._mark(old)
         self._mark(new)
@@ -439,11 +362,11 @@ class Dispatcher:
         return 0 if queue is None else len(queue.idle)
 
     # -- decisions -----------------------------------------------------------------------------------------------
-    def _environment(self, link: int, stream: int) -> _Environment | None:
+    def _environment(self, link: int, stream: int) -> Environment | None:
         supervisor = self._links.get(link)
         return None if supervisor is None else supervisor.environments.get(stream)
 
-    def _dispatch(self, invocation: _Invocation, environment: _Environment) -> Dispatch:
+    def _dispatch(self, invocation: Invocation, environment: Environment) -> Dispatch:
         link = environment.supervisor.link
         assert link is not None, "only what is linked is idle here"
         environment.running = invocation
@@ -452,24 +375,24 @@ class Dispatcher:
         invocation.queue.running[invocation.request_id] = invocation
         return Dispatch(link, environment.stream, environment.epoch, invocation.request_id)
 
-    def _park(self, environment: _Environment, epoch: int, used: float) -> list[Effect]:
+    def _park(self, environment: Environment, epoch: int, used: float) -> list[Effect]:
         environment.epoch, environment.used, environment.running = epoch, used, None
         queue = environment.queue
         if queue.waiters:
             return [self._dispatch(self._next_waiter(queue), environment)]
         idle = queue.idle
         if idle and next(reversed(idle)).used > used:
-            queue.idle = dict.fromkeys(sorted((*idle, environment), key=_last_use))
+            queue.idle = dict.fromkeys(sorted((*idle, environment), key=last_use))
         else:
             idle[environment] = None
         return []
 
-    def _next_waiter(self, queue: _Queue) -> _Invocation:
+    def _next_waiter(self, queue: Queue) -> Invocation:
         invocation = queue.waiters.popleft()
         self._mark(queue)
         return invocation
 
-    def _requeue(self, invocation: _Invocation) -> list[Effect]:
+    def _requeue(self, invocation: Invocation) -> list[Effect]:
         environment = invocation.environment
         if environment is not None and environment.running is invocation:
             environment.running = None
@@ -488,7 +411,7 @@ class Dispatcher:
         self._mark(queue)
         return []
 
-    def _settle(self, supervisor: _Supervisor, states: list[EnvironmentState], now: float) -> list[Effect]:
+    def _settle(self, supervisor: Supervisor, states: list[EnvironmentState], now: float) -> list[Effect]:
         """Bring what is known of a supervisor's environments in line with its HELLO."""
         queue = supervisor.queue
         assert queue is not None, "settled after it joined"
@@ -498,9 +421,9 @@ class Dispatcher:
         for state in states:
             if state.state == "gone":
                 continue
-            environment = known.get(state.stream) or _Environment(supervisor, state.stream, state.environment_id, queue)
-            environment.running = None
-            supervisor.environments[state.stream] = environment
+            kept = known.get(state.stream) or Environment(supervisor, state.stream, state.environment_id, queue)
+            kept.running = None
+            supervisor.environments[state.stream] = kept
         by_stream = {state.stream: state for state in states}
         effects: list[Effect] = []
         for invocation in in_flight:
@@ -523,7 +446,7 @@ class Dispatcher:
                 effects += self._park(environment, state.epoch, environment.used or now)
         return effects
 
-    def _in_flight_on(self, supervisor: _Supervisor) -> list[_Invocation]:
+    def _in_flight_on(self, supervisor: Supervisor) -> list[Invocation]:
         if supervisor.queue is None:
             return []
         return [
@@ -532,14 +455,14 @@ class Dispatcher:
             if invocation.environment is not None and invocation.environment.supervisor is supervisor
         ]
 
-    def _join(self, supervisor: _Supervisor, revision: str) -> None:
+    def _join(self, supervisor: Supervisor, revision: str) -> None:
         queue = self._queues.get(revision)
         if queue is None:
-            queue = self._queues[revision] = _Queue(revision, "")
+            queue = self._queues[revision] = Queue(revision, "")
         supervisor.queue = queue
         queue.supervisors[supervisor] = None
 
-    def _greet(self, supervisor: _Supervisor, now: float) -> list[Effect]:
+    def _greet(self, supervisor: Supervisor, now: float) -> list[Effect]:
         assert supervisor.link is not None, "greeted when linked"
         effects: list[Effect] = []
         if self._leaving:
@@ -548,14 +471,14 @@ class Dispatcher:
             effects += self._want(supervisor, now)
         return effects
 
-    def _want(self, supervisor: _Supervisor, now: float) -> list[Effect]:
+    def _want(self, supervisor: Supervisor, now: float) -> list[Effect]:
         queue = supervisor.queue
         if queue is None or not queue.waiters or supervisor.link is None:
             return []
         age = _milliseconds(now - queue.waiters[0].arrived)
         return [Send(supervisor.link, FrameType.WANT, body=Want(age, len(queue.waiters)))]
 
-    def _unlink(self, supervisor: _Supervisor) -> None:
+    def _unlink(self, supervisor: Supervisor) -> None:
         assert supervisor.link is not None, "unlinked once"
         del self._links[supervisor.link]
         supervisor.link = None
@@ -565,10 +488,10 @@ class Dispatcher:
             supervisor.queue.supervisors.pop(supervisor, None)
             self._mark(supervisor.queue)
 
-    def _take_idle(self, environment: _Environment) -> None:
+    def _take_idle(self, environment: Environment) -> None:
         environment.queue.idle.pop(environment, None)
 
-    def _forget(self, invocation: _Invocation) -> None:
+    def _forget(self, invocation: Invocation) -> None:
         """It has its answer, or will not get one."""
         del self._invocations[invocation.request_id]
         del invocation.queue.running[invocation.request_id]
@@ -576,17 +499,17 @@ class Dispatcher:
         if environment is not None and environment.running is invocation:
             environment.running = None
 
-    def _leave_queue(self, waiter: _Invocation) -> None:
+    def _leave_queue(self, waiter: Invocation) -> None:
         del self._invocations[waiter.request_id]
         waiter.queue.waiters.remove(waiter)
         self._mark(waiter.queue)
 
-    def _latest(self, queue: _Queue) -> _Queue:
+    def _latest(self, queue: Queue) -> Queue:
         while queue.successor is not None:
             queue = queue.successor
         return queue
 
-    def _mark(self, queue: _Queue) -> None:
+    def _mark(self, queue: Queue) -> None:
         self._changed[queue] = None
         if queue.waiters:
             self._waiting[queue] = None
@@ -594,7 +517,7 @@ class Dispatcher:
             self._waiting.pop(queue, None)
         self.dirty = True
 
-    def _oldest(self) -> _Invocation | None:
+    def _oldest(self) -> Invocation | None:
         expiries = self._expiries
         while expiries:
             first = expiries[0]
@@ -603,19 +526,11 @@ class Dispatcher:
             expiries.popleft()
         return None
 
-    def _drop_unused(self, queue: _Queue) -> None:
+    def _drop_unused(self, queue: Queue) -> None:
         if queue.waiters or queue.running or queue.supervisors or queue.told or queue.asked or queue.revision in self._superseded:
             return
         if self._queues.get(queue.revision) is queue:
             del self._queues[queue.revision]
-
-
-def _arrival(invocation: _Invocation) -> float:
-    return invocation.arrived
-
-
-def _last_use(environment: _Environment) -> float:
-    return environment.used
 
 
 def _milliseconds(seconds: float) -> int:

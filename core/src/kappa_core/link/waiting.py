@@ -1,0 +1,94 @@
+"""What a dispatcher knows: supervisors with their environments, invocations, and per revision who waits and what is idle.
+
+Plain records that :mod:`kappa_core.link.dispatch` alone reads and changes; every decision is made there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+
+class Environment:
+    __slots__ = ("environment_id", "epoch", "queue", "running", "stream", "supervisor", "used")
+
+    def __init__(self, supervisor: Supervisor, stream: int, environment_id: str, queue: Queue) -> None:
+        self.supervisor = supervisor
+        self.stream = stream
+        self.environment_id = environment_id
+        self.queue = queue
+        self.epoch = 0
+        self.used = 0.0
+        """When it was last used; orders the idle ones."""
+        self.running: Invocation | None = None
+        """What was dispatched to it and has not been followed by a word that it is no longer there."""
+
+
+class Supervisor:
+    __slots__ = ("dial", "environments", "link", "lost_at", "name", "queue")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.link: int | None = None
+        self.dial = 0
+        self.lost_at = 0.0
+        self.queue: Queue | None = None
+        self.environments: dict[int, Environment] = {}
+
+
+class Invocation:
+    __slots__ = ("arrived", "covered_by", "environment", "epoch", "queue", "request_id")
+
+    def __init__(self, request_id: str, queue: Queue, arrived: float) -> None:
+        self.request_id = request_id
+        self.queue = queue
+        self.arrived = arrived
+        self.covered_by = 0
+        """The first DEMAND that counts it as waiting."""
+        self.environment: Environment | None = None
+        """None while it waits."""
+        self.epoch = 0
+
+
+class Queue:
+    """One revision here."""
+
+    __slots__ = (
+        "asked",
+        "asked_at",
+        "function_key",
+        "idle",
+        "revision",
+        "running",
+        "sequence",
+        "successor",
+        "supervisors",
+        "told",
+        "waiters",
+    )
+
+    def __init__(self, revision: str, function_key: str) -> None:
+        self.revision = revision
+        self.function_key = function_key
+        self.idle: dict[Environment, None] = {}
+        """Parked here, last used last."""
+        self.waiters: deque[Invocation] = deque()
+        """Oldest first."""
+        self.running: dict[str, Invocation] = {}
+        self.supervisors: dict[Supervisor, None] = {}
+        """Linked ones."""
+        self.successor: Queue | None = None
+        self.sequence = 0
+        """Of the last DEMAND."""
+        self.told = 0
+        """Waiters in the last DEMAND; -1 where one is due whatever it says."""
+        self.asked = 0
+        """Environments in the last WANT, 0 after ENOUGH."""
+        self.asked_at = 0.0
+
+
+def arrival(invocation: Invocation) -> float:
+    return invocation.arrived
+
+
+def last_use(environment: Environment) -> float:
+    return environment.used
