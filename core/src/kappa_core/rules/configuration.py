@@ -16,7 +16,7 @@ from kappa_core import limits
 from kappa_core.constraints import at_most, refuse
 from kappa_core.errors import CodeSigningConfigNotFoundException, InvalidParameterValueException
 from kappa_core.limits import Limits
-from kappa_core.resources import Code, Configuration, DeadLetter, FileSystem, Logging, VpcConfig
+from kappa_core.resources import Code, Configuration, DeadLetter, FileSystem, Logging, Sha256, VpcConfig
 from kappa_core.rules.environment import check_variables
 from kappa_core.rules.runtimes import check_runtime, check_snap_start
 from kappa_core.rules.source import NO_IMAGES
@@ -33,8 +33,13 @@ _UNSUPPORTED: Final = (
 )
 
 
-def created(members: Members, *, name: str, code: Code, bounds: Limits) -> Configuration:
-    """The configuration of a new function.
+NO_CODE: Final = Code(sha256=Sha256(""), size=0, unzipped_size=0)
+"""In place of code that has not been taken in yet."""
+
+
+def created(members: Members, *, name: str, bounds: Limits) -> Configuration:
+    """The configuration of a new function, still without its code: what is wrong with a request is said before its archive is
+    read, and so leaves nothing behind.
 
     Raises
     ------
@@ -45,7 +50,7 @@ def created(members: Members, *, name: str, code: Code, bounds: Limits) -> Confi
     CodeSigningConfigNotFoundException
         For any code signing configuration: none can exist here.
     """
-    check_creatable(members)
+    _check_creatable(members)
     default = Configuration(
         runtime=members["Runtime"],
         handler=members["Handler"],
@@ -53,15 +58,14 @@ def created(members: Members, *, name: str, code: Code, bounds: Limits) -> Confi
         timeout=limits.TIMEOUT_DEFAULT,
         memory_size=limits.MEMORY_MIN_MB,
         ephemeral_storage_mb=limits.EPHEMERAL_MIN_MB,
-        code=code,
+        code=NO_CODE,
         architectures=tuple(members.get("Architectures") or ("x86_64",)),
         logging=Logging(log_group=f"/aws/lambda/{name}"),
     )
     return updated(default, members, bounds=bounds)
 
 
-def check_creatable(members: Members) -> None:
-    """What :func:`created` refuses without knowing the code; asked first, so that no archive is read in vain."""
+def _check_creatable(members: Members) -> None:
     if members.get("PackageType", "Zip") != "Zip":
         raise InvalidParameterValueException(NO_IMAGES)
     if not members.get("Runtime") or not members.get("Handler"):

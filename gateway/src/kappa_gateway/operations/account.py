@@ -1,0 +1,23 @@
+"""GetAccountSettings: the limits of the account in this region, and what is used of them."""
+
+from __future__ import annotations
+
+from kappa_core.resources import AccountId, Region
+from kappa_core.rules.concurrency import unreserved
+from kappa_gateway.api.context import Params, RequestContext
+from kappa_gateway.operations.dependencies import Dependencies, Members
+from kappa_gateway.operations.storage import read_usage
+
+
+async def get_account_settings(deps: Dependencies, context: RequestContext, _params: Params) -> Members:
+    usage = await read_usage(deps.store, AccountId(context.account), Region(context.region))
+    return {
+        "AccountLimit": {
+            "TotalCodeSize": deps.limits.code_storage_bytes,
+            "CodeSizeUnzipped": deps.limits.unzipped_bytes,
+            "CodeSizeZipped": deps.limits.zip_bytes,
+            "ConcurrentExecutions": deps.limits.account_concurrency,
+            "UnreservedConcurrentExecutions": unreserved(deps.limits, usage.reserved),
+        },
+        "AccountUsage": {"TotalCodeSize": usage.code_bytes, "FunctionCount": usage.functions},
+    }

@@ -1,0 +1,84 @@
+"""Every operation that Kappa implements, under its name in the service model, ready to be called with a request.
+
+What the stores cannot do becomes an error of the API here, once for all: nothing was written, the caller may try again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from kappa_core.errors import ServiceException
+from kappa_core.ports.blobs import BlobError
+from kappa_core.ports.store import StoreError
+from kappa_gateway.api.context import Operation, Params, RequestContext
+from kappa_gateway.operations import (
+    account,
+    aliases,
+    concurrency,
+    configuration,
+    functions,
+    layer_permissions,
+    layers,
+    tags,
+    versions,
+)
+from kappa_gateway.operations.dependencies import Dependencies
+
+_log = logging.getLogger(__name__)
+
+Implementation = Callable[[Dependencies, RequestContext, Params], Awaitable[dict[str, Any]]]
+
+OPERATIONS: Final[Mapping[str, Implementation]] = {
+    "CreateFunction": functions.create_function,
+    "GetFunction": functions.get_function,
+    "UpdateFunctionCode": functions.update_function_code,
+    "DeleteFunction": functions.delete_function,
+    "ListFunctions": functions.list_functions,
+    "GetFunctionConfiguration": configuration.get_function_configuration,
+    "UpdateFunctionConfiguration": configuration.update_function_configuration,
+    "GetFunctionRecursionConfig": configuration.get_function_recursion_config,
+    "PutFunctionRecursionConfig": configuration.put_function_recursion_config,
+    "GetRuntimeManagementConfig": configuration.get_runtime_management_config,
+    "PutRuntimeManagementConfig": configuration.put_runtime_management_config,
+    "PublishVersion": versions.publish_version,
+    "ListVersionsByFunction": versions.list_versions_by_function,
+    "CreateAlias": aliases.create_alias,
+    "GetAlias": aliases.get_alias,
+    "UpdateAlias": aliases.update_alias,
+    "DeleteAlias": aliases.delete_alias,
+    "ListAliases": aliases.list_aliases,
+    "PublishLayerVersion": layers.publish_layer_version,
+    "GetLayerVersion": layers.get_layer_version,
+    "GetLayerVersionByArn": layers.get_layer_version_by_arn,
+    "ListLayers": layers.list_layers,
+    "ListLayerVersions": layers.list_layer_versions,
+    "DeleteLayerVersion": layers.delete_layer_version,
+    "AddLayerVersionPermission": layer_permissions.add_layer_version_permission,
+    "RemoveLayerVersionPermission": layer_permissions.remove_layer_version_permission,
+    "GetLayerVersionPolicy": layer_permissions.get_layer_version_policy,
+    "TagResource": tags.tag_resource,
+    "UntagResource": tags.untag_resource,
+    "ListTags": tags.list_tags,
+    "PutFunctionConcurrency": concurrency.put_function_concurrency,
+    "GetFunctionConcurrency": concurrency.get_function_concurrency,
+    "DeleteFunctionConcurrency": concurrency.delete_function_concurrency,
+    "GetAccountSettings": account.get_account_settings,
+}
+
+
+def build_registry(deps: Dependencies) -> dict[str, Operation]:
+    """The operations bound to their dependencies."""
+    return {name: _bound(implementation, deps) for name, implementation in OPERATIONS.items()}
+
+
+def _bound(implementation: Implementation, deps: Dependencies) -> Operation:
+    async def operation(context: RequestContext, params: Params) -> dict[str, Any]:
+        try:
+            return await implementation(deps, context, params)
+        except (StoreError, BlobError) as error:
+            _log.exception("request %s: the store failed", context.request_id)
+            raise ServiceException(f"The request could not be stored: {error}") from error
+
+    return operation
