@@ -28,19 +28,21 @@ def commands(readme: Path) -> str:
     return "\n".join(blocks)
 
 
-def run_readme(folder: Path, *, environment: Mapping[str, str], replace: Mapping[str, str]) -> str:
-    """Run the commands of `folder/README.md` in that folder; returns what they print.
+def run_readme(readme: Path, *, folder: Path, environment: Mapping[str, str], replace: Mapping[str, str]) -> str:
+    """Run the commands of a Markdown file; returns what they print.
 
     Parameters
     ----------
+    readme
+        The file.
     folder
-        A copy of an example: the commands write into it.
+        Where they run: they write into it, so it is a copy of an example or empty.
     environment
         The whole environment of the commands.
     replace
         Regular expressions and what stands for them in the commands.
     """
-    script = commands(folder / "README.md")
+    script = commands(readme)
     for pattern, value in replace.items():
         script = re.sub(pattern, value.replace("\\", r"\\"), script)
     ran = subprocess.run(
@@ -56,5 +58,5 @@ def run_readme(folder: Path, *, environment: Mapping[str, str], replace: Mapping
     )
     if ran.returncode != 0 and _OFFLINE.search(ran.stdout):
         pytest.skip("packages of an example cannot be downloaded: no network")
-    assert ran.returncode == 0, f"the commands of {folder.name}/README.md failed:\n{ran.stdout}"
+    assert ran.returncode == 0, f"the commands of {readme.parent.name}/{readme.name} failed:\n{ran.stdout}"
     return ran.stdout

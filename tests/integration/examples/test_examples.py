@@ -44,7 +44,7 @@ def run_example(gateway: KappaDev, s3: str, tmp_path: Path) -> Callable[..., Pat
         folder = tmp_path / name
         shutil.copytree(EXAMPLES / name, folder, ignore=shutil.ignore_patterns(*GENERATED))
         adapted = {ENDPOINT: gateway.endpoint, S3_ENDPOINT: s3, r"python3\.11": RUNTIME} | replace
-        printed = run_readme(folder, environment=gateway.environment(), replace=adapted)
+        printed = run_readme(folder / "README.md", folder=folder, environment=gateway.environment(), replace=adapted)
         (folder / "printed.txt").write_text(printed)
         return folder
 

@@ -25,7 +25,7 @@ def test_a_readme_without_commands_is_refused(tmp_path: Path) -> None:
 def test_commands_run_in_the_folder_with_what_a_reader_adapts_replaced(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(README)
 
-    printed = run_readme(tmp_path, environment={"PATH": "/usr/bin:/bin"}, replace={"o(n)e": "two"})
+    printed = run_readme(tmp_path / "README.md", folder=tmp_path, environment={"PATH": "/usr/bin:/bin"}, replace={"o(n)e": "two"})
 
     assert printed == "two\n"
 
@@ -34,4 +34,4 @@ def test_the_first_command_that_fails_fails_the_whole(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("```sh\nfalse\necho went on\n```\n")
 
     with pytest.raises(AssertionError, match="failed"):
-        run_readme(tmp_path, environment={"PATH": "/usr/bin:/bin"}, replace={})
+        run_readme(tmp_path / "README.md", folder=tmp_path, environment={"PATH": "/usr/bin:/bin"}, replace={})
