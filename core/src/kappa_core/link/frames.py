@@ -76,6 +76,7 @@ class FrameType(enum.IntEnum):
     PEER_HELLO = 50
     DEMAND = 51
     COLLECTED = 52
+    SPEC = 53
     # scaler's gateway → gateway
     COLLECT = 60
     DENY = 61
@@ -108,6 +109,8 @@ class Hello(msgspec.Struct, frozen=True):
     spare_for: str = ""
     """A spare's interpreter key; see the ProcessProvider."""
     token: str = ""
+    spec: bytes = b""
+    """The VersionSpec it runs, in msgpack: a gateway that has just started may not have seen this revision."""
     dial: int = 0
     """Counts the supervisor's connections to this gateway. A HELLO with a lower one than the current link's came late: refuse it."""
 
@@ -251,6 +254,15 @@ class Demand(msgspec.Struct, frozen=True):
     sequence: int
 
 
+class PeerSpec(msgspec.Struct, frozen=True):
+    """SPEC: what a revision is and what its function may use; once per connection, before the first DEMAND of the revision."""
+
+    function_key: str
+    reserved: int | None
+    spec: bytes
+    """VersionSpec in msgpack."""
+
+
 class Collect(msgspec.Struct, frozen=True):
     """COLLECT: name what is in flight here for this function, now. Two equal collections prove that all were busy at once."""
 
@@ -313,6 +325,7 @@ BODIES: Final[dict[FrameType, type[msgspec.Struct]]] = {
     FrameType.COLLECT: Collect,
     FrameType.COLLECTED: Collected,
     FrameType.DENY: Deny,
+    FrameType.SPEC: PeerSpec,
 }
 
 _encode: Final = msgspec.msgpack.Encoder().encode

@@ -16,6 +16,9 @@ class EnvironmentProvider(Protocol):
         """Bring up one environment for each id. Returns when the start is under way; readiness is their arrival on the link,
         failure to ever arrive is noticed by the scaler's start deadline. Raises ProviderError."""
 
+    async def stop(self, revision: str, environment_ids: list[str], /) -> None:
+        """End environments that did not arrive on the link in time, with whatever hosts them. Idempotent."""
+
     async def stop_version(self, revision: str, /) -> None:
         """End whatever still runs for this revision. Idempotent."""
 
