@@ -66,14 +66,22 @@ async def _attempt(
             stored = await deps.store.update(changed)
         except (Conflict, NotFound):
             continue
-        deps.settle.changed(name.key)
-        try:
-            return await finish_publication(deps.store, stored)
-        except (Conflict, NotFound):
-            return stored  # Another process finishes it, or has deleted the function.
+        return await publish_intent(deps, stored)
     raise ResourceConflictException(
         f"The operation cannot be performed at this time. An update is in progress for resource: {name.arn}"
     )
+
+
+async def publish_intent(deps: Dependencies, function: Function) -> Function:
+    """Finish what a write that was just accepted intends to publish, and tell the settler about all of it."""
+    try:
+        return await finish_publication(deps.store, function)
+    except (Conflict, NotFound):
+        return function  # Another process has changed or deleted it in between; the publication is the next one's to finish.
+    finally:
+        deps.settle.changed(function.key)
+        if function.publication is not None:
+            deps.settle.changed(publish.version_of(function, function.publication).key)
 
 
 async def finish_publication(store: ResourceStore, function: Function) -> Function:

@@ -13,7 +13,7 @@ import msgspec
 
 from kappa_core.errors import InvalidParameterValueException, ResourceConflictException, ResourceNotFoundException
 from kappa_core.names import DELETE, WRITE, function_arn, parse_new_function, require_unqualified
-from kappa_core.ports.store import AlreadyExists, Conflict, NotFound
+from kappa_core.ports.store import AlreadyExists, NotFound
 from kappa_core.resources import LATEST, AccountId, Code, Configuration, Function, FunctionVersion, Key, Region
 from kappa_core.rules import configuration, publish, states
 from kappa_core.rules.deletion import belongs, check_version_deletion
@@ -21,7 +21,7 @@ from kappa_core.rules.layers import check_layers, check_unzipped_size
 from kappa_core.rules.revision import check_revision
 from kappa_core.rules.tags import check_tags
 from kappa_gateway.api.context import Params, RequestContext
-from kappa_gateway.operations.changing import change_function, delete_quietly, finish_publication
+from kappa_gateway.operations.changing import change_function, delete_quietly, publish_intent
 from kappa_gateway.operations.dependencies import Dependencies, Members
 from kappa_gateway.operations.intake import take_code
 from kappa_gateway.operations.paging import Place, page_members, page_size, place_of, take_page
@@ -64,12 +64,7 @@ async def create_function(deps: Dependencies, context: RequestContext, params: P
             function = await deps.store.create(function)
         except AlreadyExists:
             raise _exists(name.name) from None
-        deps.settle.changed(name.key)
-        try:
-            function = await finish_publication(deps.store, function)
-        except (Conflict, NotFound):
-            # Another process has settled or deleted it in between; the publication is the next one's to finish.
-            deps.settle.changed(name.key)
+        function = await publish_intent(deps, function)
     view = latest_view(function, layers)
     if function.publication is not None:
         view["Version"] = str(function.publication.version)  # recorded: the version, and yet an unqualified ARN
@@ -165,13 +160,12 @@ async def begin_publication(
 
 
 async def published_version(deps: Dependencies, function: Function) -> FunctionVersion:
-    """The newest version, which the settler is told about."""
+    """The newest version. Raises ResourceNotFoundException if it has been deleted in this moment."""
     number = "" if function.publication is None else str(function.publication.version)
     version = await read_version(deps.store, function, number)
     if version is None:
         arn = function_arn(function.account, function.region, function.name, number)
         raise ResourceNotFoundException(f"Function not found: {arn}")
-    deps.settle.changed(version.key)
     return version
 
 
