@@ -139,7 +139,7 @@ def _node(spec: VersionSpec) -> tuple[tuple[str, ...], dict[str, str]]:
         folder = Path(client) if client else Path(spec.task_root)
         entry = str(folder / "node_modules" / "aws-lambda-ric" / "bin" / "index.mjs")
         return (*spec.command, *flags, entry, spec.handler), {}
-    return (*spec.command, *flags, str(NODE_SCRIPTS / "bootstrap.mjs")), {}
+    return (*spec.command, *flags, str(NODE_SCRIPTS / "bootstrap.cjs")), {}
 
 
 def _provided(spec: VersionSpec, places: Places) -> str:
