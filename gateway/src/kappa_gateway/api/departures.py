@@ -8,8 +8,8 @@ about what exists belong to the operations. Sources: [R] recorded answers, [Q] t
     Timeout, all operations         at most 5400 (managed instances)    at most 900, or what the administrator set [Q]
     EphemeralStorage.Size           at most 32768 (accelerators)        at most 10240 [Q]
     CreateFunction.FunctionName     at most 140 in every form           a bare name at most 64: InvalidParameterValueException [R]
-    Runtime of Create and           an enum                             InvalidParameterValueException with "or be a valid ARN" [R]
-      UpdateFunctionConfiguration
+    Runtime of Create and           an enum                             InvalidParameterValueException with "or be a valid ARN" [R];
+      UpdateFunctionConfiguration                                       those that AWS has closed are named as such [R]
 """
 
 from __future__ import annotations
@@ -53,7 +53,20 @@ def _bare_name_length(shape: Shape, value: Any) -> LambdaError | None:
     return InvalidParameterValueException(f"1 validation error detected: {sentence}")
 
 
-def _known_runtime(shape: Shape, value: Any) -> LambdaError | None:
+_CLOSED_RUNTIMES: Final = frozenset(
+    "nodejs nodejs4.3 nodejs4.3-edge nodejs6.10 nodejs8.10 nodejs10.x nodejs12.x nodejs14.x python2.7 python3.6 python3.7 java8 "
+    "dotnetcore1.0 dotnetcore2.0 dotnetcore2.1 dotnetcore3.1 go1.x ruby2.5 ruby2.7 provided".split()
+)
+"""In the model's enum, but no longer creatable by the enum recorded from AWS in November 2025. Deprecated ones that AWS still takes
+(nodejs16.x, python3.8, …) are not here: whether they run is up to what is installed."""
+
+
+def _creatable_runtime(shape: Shape, value: Any) -> LambdaError | None:
+    if value in _CLOSED_RUNTIMES:
+        return InvalidParameterValueException(
+            f"The runtime parameter of {value} is no longer supported for creating or updating AWS Lambda functions. "
+            "We recommend you use a supported runtime while creating or updating functions."
+        )
     if value in shape.enum:
         return None
     return InvalidParameterValueException(
@@ -73,7 +86,7 @@ DEPARTURES: Final = (
         operations=frozenset({"CreateFunction", "UpdateFunctionConfiguration"}),
         member="Runtime",
         replaces_model=True,
-        rule=_known_runtime,
+        rule=_creatable_runtime,
     ),
 )
 

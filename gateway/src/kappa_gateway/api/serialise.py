@@ -113,10 +113,10 @@ def _refuse_unknown(shape: Shape, members: Mapping[str, Any], *, path: str = "an
 def _payload(shape: Shape, value: Any, *, headers: dict[str, str]) -> bytes:
     assert shape.payload is not None
     payload = shape.members[shape.payload].shape
-    if payload.event_stream:
-        raise UnserialisableAnswerError(f"{shape.name} is an event stream; only the invoke path sends these")
     if value is None:
         return b""
+    if payload.event_stream:
+        raise UnserialisableAnswerError(f"{shape.name} is an event stream; only the invoke path sends these")
     if payload.type == "blob":
         headers.setdefault("content-type", "application/octet-stream")
         if not isinstance(value, bytes):
