@@ -6,11 +6,7 @@ because whoever follows ``Code.Location`` sends no other.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import AsyncIterator, Callable
-from typing import Final
-from urllib.parse import quote
 
 import msgspec
 from fastapi import APIRouter, Request
@@ -19,34 +15,12 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from kappa_core.ports.blobs import BlobNotFound, BlobStore
 from kappa_core.ports.logs import LogEvent, LogGroup, LogStore
 from kappa_core.resources import AccountId, Region, Sha256
+from kappa_gateway.code.links import CodeLinks
 
-CODE_LINK_SECONDS: Final = 600  # AWS's links live ten minutes: docs.aws.amazon.com/lambda/latest/api/API_GetFunction.html
 _encode = msgspec.json.Encoder().encode
 
 Scope = Callable[[Request], tuple[AccountId, Region]]
 """Account and region that a request speaks for."""
-
-
-class CodeLinks:
-    """Makes and checks links to archives. ``secret`` stays the same over restarts, so that a link survives one."""
-
-    def __init__(self, secret: bytes, *, now: Callable[[], float]) -> None:
-        self._secret = secret
-        self._now = now
-
-    def path(self, sha256: Sha256, *, name: str) -> str:
-        """Path and query of a link that works for CODE_LINK_SECONDS."""
-        expires = int(self._now()) + CODE_LINK_SECONDS
-        return f"/_kappa/code/{sha256}?expires={expires}&name={quote(name, safe='')}&signature={self._sign(sha256, expires)}"
-
-    def valid(self, sha256: str, expires: str, signature: str) -> bool:
-        """Whether a link is ours and not yet expired."""
-        if not expires.isascii() or not expires.isdigit() or len(expires) > 12 or int(expires) < self._now():
-            return False
-        return hmac.compare_digest(self._sign(sha256, int(expires)), signature)
-
-    def _sign(self, sha256: str, expires: int) -> str:
-        return hmac.new(self._secret, f"code/{sha256}/{expires}".encode(), hashlib.sha256).hexdigest()
 
 
 def build_router(*, blobs: BlobStore, logs: LogStore, links: CodeLinks, scope: Scope) -> APIRouter:
@@ -55,7 +29,7 @@ def build_router(*, blobs: BlobStore, logs: LogStore, links: CodeLinks, scope: S
 
     @router.get("/code/{sha256}", summary="Download an archive by a signed link")
     async def code(sha256: str, expires: str = "", signature: str = "", name: str = "code") -> Response:
-        if not links.valid(sha256, expires, signature):
+        if not links.valid(sha256, expires=expires, signature=signature):
             return JSONResponse(
                 {"message": "This link is not valid, or no longer; GetFunction makes a new one."}, status_code=403
             )

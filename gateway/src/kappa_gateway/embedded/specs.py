@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from kappa_core.errors import InvalidRuntimeException
-from kappa_core.resources import Sha256
+from kappa_core.names import parse_layer_version_arn
+from kappa_core.ports.store import ResourceStore
+from kappa_core.resources import Configuration, Key, Resource, Sha256
+from kappa_core.rules.resolve import layer_digests
 from kappa_core.spec import VersionSpec
 from kappa_gateway.hot.version import Version
 
@@ -50,6 +53,7 @@ class Specs:
     def __init__(
         self,
         *,
+        store: ResourceStore,
         trees: Trees,
         endpoints: ServiceEndpoints,
         command: Callable[[str], tuple[str, ...] | str],
@@ -57,6 +61,7 @@ class Specs:
         sdk_variables: Callable[[], dict[str, str]],
         init_seconds: float,
     ) -> None:
+        self._store = store
         self._trees = trees
         self._endpoints = endpoints
         self._command = command
@@ -87,7 +92,8 @@ class Specs:
         if isinstance(command, str):
             raise InvalidRuntimeException(command)
         task_root = await self._trees.task_root(configuration.code.sha256)
-        opt_root = await self._trees.opt_root(version.layers) if version.layers else None
+        layers = await _layers(self._store, configuration)
+        opt_root = await self._trees.opt_root(layers) if layers else None
         variables = dict(configuration.environment or {})
         client = variables.pop(CLIENT_VARIABLE, "own")
         return VersionSpec(
@@ -116,3 +122,14 @@ class Specs:
             client="official" if client == "official" else "own",
             command=command,
         )
+
+
+async def _layers(store: ResourceStore, configuration: Configuration) -> tuple[Sha256, ...]:
+    """The archives of the layers in merge order."""
+    found: dict[Key, Resource] = {}
+    for arn in configuration.layers:
+        name = parse_layer_version_arn(arn)
+        layer = None if name is None else await store.get(name.key)
+        if layer is not None:
+            found[layer.key] = layer
+    return layer_digests(found, configuration)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from kappa_core.names import FunctionName, parse_function, parse_layer_version_arn
+from kappa_core.names import FunctionName, parse_function
 from kappa_core.ports.store import Change, ResourceStore
 from kappa_core.resources import LATEST, AccountId, Alias, Function, FunctionVersion, Key, Region, Resource
-from kappa_core.rules.resolve import Target, layer_digests, resolve
+from kappa_core.rules.resolve import Target, resolve
 from kappa_core.spec import VersionSpec
 from kappa_gateway.hot.invoke import Caller
 from kappa_gateway.hot.routes import Route, RoutedVersion
@@ -33,10 +33,18 @@ Recorder = Callable[[str, float], None]
 
 
 class Observer(Protocol):
-    """Told what changed in the set of revisions that may run; see the embedded wiring."""
+    """Told what changed in what may run; see the embedded wiring."""
 
-    def superseded(self, old_revision: str, version: Version | None, /) -> None:
+    def superseded(self, function_key: str, old_revision: str, version: Version | None, /) -> None:
         """``old_revision`` serves no longer; ``version`` takes its place, or nothing does."""
+
+    def reserved_changed(self, function_key: str, reserved: int | None, /) -> None: ...
+
+    def removed(self, function_key: str, /) -> None:
+        """The function was deleted."""
+
+    def appeared(self, version: Version, /) -> None:
+        """A function serves for the first time since the gateway started."""
 
 
 class FunctionIndex:
@@ -76,7 +84,7 @@ class FunctionIndex:
             await self._settled(target.key, SETTLE_SECONDS)
             await self._read_through(parsed)
             target = resolve(self, parsed)
-        route = await self._route(parsed, target)
+        route = self._route(parsed, target)
         if len(self._routes) >= ROUTES:
             self._routes.clear()
             self._routes_of.clear()
@@ -107,46 +115,35 @@ class FunctionIndex:
                 if isinstance(found, Alias):
                     keys += [Key("FunctionVersion", key.account, key.region, key.name, version) for version in _versions(found)]
 
-    async def _route(self, name: FunctionName, target: Target) -> Route[Version]:
+    def _route(self, name: FunctionName, target: Target) -> Route[Version]:
         function = target.function
         alias = self._resources.get(Key("Alias", name.account, name.region, name.name, name.qualifier or ""))
         weight, additional = 0.0, None
         if isinstance(alias, Alias) and alias.additional_version_weights:
             weight = next(iter(alias.additional_version_weights.values()))
             if weight > 0.0:
-                additional = await self._routed(resolve(self, name, draw=0.0))
+                additional = self._routed(resolve(self, name, draw=0.0))
         return Route(
             function_arn=name.given_arn,
             function_key=function_key(function),
             reserved=function.reserved_concurrency,
-            primary=await self._routed(target),
+            primary=self._routed(target),
             additional=additional,
             weight=weight,
             draw=self._draw,
             record=self._recorder(name.account, name.name, name.qualifier or LATEST),
         )
 
-    async def _routed(self, target: Target) -> RoutedVersion[Version]:
-        target.runnable()
-        return RoutedVersion(await self._version(target), label=target.version, make=self._make_spec)
-
-    async def _version(self, target: Target) -> Version:
-        function, configuration = target.function, target.runnable()
-        for arn in configuration.layers:  # a layer may have been published through another gateway a moment ago
-            key = _layer_key(arn)
-            if key is not None and key not in self._resources:
-                found = await self._store.get(key)
-                if found is not None:
-                    self._put(found)
-        return Version(
-            account=function.account,
-            region=function.region,
-            function=function.name,
-            function_uid=function.meta.uid,
+    def _routed(self, target: Target) -> RoutedVersion[Version]:
+        version = Version(
+            account=target.function.account,
+            region=target.function.region,
+            function=target.function.name,
+            function_uid=target.function.meta.uid,
             version=target.version,
-            configuration=configuration,
-            layers=layer_digests(self, configuration),
+            configuration=target.runnable(),
         )
+        return RoutedVersion(version, label=target.version, make=self._make_spec)
 
     # -- what the watch brings ---------------------------------------------------------------------------------------
     async def run(self) -> None:
@@ -168,18 +165,21 @@ class FunctionIndex:
                 del self._resources[change.key]
                 self._forget_routes(change.key)
                 if isinstance(known, Function):
-                    self._function_changed(known, None)
+                    self._observer.removed(function_key(known))
                 elif isinstance(known, FunctionVersion):
                     self._version_gone(known)
 
     def _put(self, resource: Resource) -> None:
         known = self._resources.get(resource.key)
-        if known is not None and known.meta.uid == resource.meta.uid and known.meta.generation >= resource.meta.generation:
+        same = known is not None and known.meta.uid == resource.meta.uid
+        if known is not None and same and known.meta.generation >= resource.meta.generation:
             return
         self._resources[resource.key] = resource
         self._forget_routes(resource.key)
-        if isinstance(known, Function) and isinstance(resource, Function):
-            self._function_changed(known, resource)
+        if isinstance(resource, Function):
+            if isinstance(known, Function) and not same:
+                self._observer.removed(function_key(known))
+            self._function_changed(known if isinstance(known, Function) and same else None, resource)
 
     def _forget_routes(self, key: Key) -> None:
         if key.kind == "LayerVersion":
@@ -187,18 +187,21 @@ class FunctionIndex:
         for route in self._routes_of.pop((key.account, key.region, key.name), ()):
             self._routes.pop(route, None)
 
-    def _function_changed(self, old: Function, new: Function | None) -> None:
-        before = _latest(old, self)
+    def _function_changed(self, old: Function | None, new: Function) -> None:
+        before = None if old is None else _latest(old)
+        after = _latest(new)
         if before is None:
-            return
-        after = None if new is None else _latest(new, self)
-        if after is None or after.revision != before.revision:
-            self._observer.superseded(before.revision, after)
+            if after is not None:
+                self._observer.appeared(after)
+        elif after is None or after.revision != before.revision:
+            self._observer.superseded(function_key(new), before.revision, after)
+        if old is not None and old.reserved_concurrency != new.reserved_concurrency:
+            self._observer.reserved_changed(function_key(new), new.reserved_concurrency)
 
     def _version_gone(self, version: FunctionVersion) -> None:
         if version.status.state == "Active":
-            revision = f"{version.function_uid}.{version.version}.{version.configuration.digest()}"
-            self._observer.superseded(revision, None)
+            key = f"{version.account}/{version.region}/{version.name}/{version.function_uid}"
+            self._observer.superseded(key, f"{version.function_uid}.{version.version}.{version.configuration.digest()}", None)
 
     def functions(self) -> list[Function]:
         """Every function the index knows."""
@@ -210,7 +213,7 @@ def function_key(function: Function) -> str:
     return f"{function.account}/{function.region}/{function.name}/{function.meta.uid}"
 
 
-def _latest(function: Function, index: Any) -> Version | None:
+def _latest(function: Function) -> Version | None:
     serving = function.status.serving
     if serving is None:
         return None
@@ -221,7 +224,6 @@ def _latest(function: Function, index: Any) -> Version | None:
         function_uid=function.meta.uid,
         version=LATEST,
         configuration=serving,
-        layers=layer_digests(index, serving),
     )
 
 
@@ -235,8 +237,3 @@ def _qualified_keys(name: FunctionName) -> tuple[Key, Key]:
 
 def _versions(alias: Alias) -> list[str]:
     return [version for version in (alias.function_version, *alias.additional_version_weights) if version != LATEST]
-
-
-def _layer_key(arn: str) -> Key | None:
-    name = parse_layer_version_arn(arn)
-    return None if name is None else name.key

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from kappa_core.resources import Configuration, Sha256
+from kappa_core.resources import Configuration
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,8 +15,6 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     """Number or ``$LATEST``."""
     configuration: Configuration
-    layers: tuple[Sha256, ...] = ()
-    """Archives of the layers in merge order."""
 
     @property
     def revision(self) -> str:
