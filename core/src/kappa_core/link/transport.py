@@ -18,7 +18,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -196,7 +196,7 @@ class Link(asyncio.Protocol):
 
     # -- asyncio.Protocol ---------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
         transport.set_write_buffer_limits(high=_WRITE_BUFFER)
         self._transport = transport
         self._timer = self._loop.call_later(HEARTBEAT_SECONDS, self._beat)

@@ -72,7 +72,7 @@ class _Supervisor:
 class ProcessProvider:
     """See the module.
 
-    ``on_ended(revision, environment_ids, reason)`` is told when a supervisor has ended: those of its environments that had not been
+    ``on_ended(supervisor_id, environment_ids, reason)`` is told when a supervisor has ended: those of its environments that had not been
     reported as gone are gone with it.
     """
 
@@ -140,6 +140,14 @@ class ProcessProvider:
         if supervisor.phase is not _Phase.UP or not self._links.start(supervisor.id, environment_ids):
             supervisor.pending += environment_ids
         self._refill_later()
+
+    async def stop(self, revision: str, environment_ids: list[str], /) -> None:
+        """See the port. Only asked for what is not linked, so its supervisor is not, either: it is ended as a whole."""
+        silent = set(environment_ids)
+        for supervisor in [one for one in self._supervisors.values() if one.revision == revision and one.asked & silent]:
+            self._nursery.send_if_running(Kill(supervisor_id=supervisor.id))
+            if supervisor.phase is _Phase.QUEUED:
+                self._failed(supervisor, "it was not started in time")
 
     async def stop_version(self, revision: str, /) -> None:
         """See the port."""
@@ -265,8 +273,8 @@ class ProcessProvider:
     def _failed(self, supervisor: _Supervisor, reason: str) -> None:
         lost = sorted(supervisor.asked)
         self._forget(supervisor)
-        if supervisor.revision:
-            self._on_ended(supervisor.revision, lost, reason)
+        if supervisor.revision or lost:
+            self._on_ended(supervisor.id, lost, reason)
 
     def _unassign(self, supervisor: _Supervisor) -> None:
         if self._of_revision.get(supervisor.revision) is supervisor:

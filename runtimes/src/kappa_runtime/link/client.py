@@ -45,6 +45,9 @@ logger = logging.getLogger("kappa.supervisor")
 UNREAD_BYTES: Final = 8 * 1024 * 1024
 """Of sent results whose reading is not proven; beyond it the proof is asked for at once instead of with the next heartbeat."""
 
+LAST_LINES_SECONDS: Final = 60.0
+"""How long the log stream of an environment that has ended is remembered for lines that still wait."""
+
 End = Literal["retired", "gone", "orphaned", "terminated"]
 """Why a supervisor ends: by RETIRE; all gateways are gone for good; the nursery is gone too; by SIGTERM."""
 
@@ -125,6 +128,7 @@ class LinkClient:
         self._supervisor_id = supervisor_id
         self._environments = environments
         self._revision = spec.revision if spec is not None else ""
+        self._spec = msgspec.msgpack.encode(spec) if spec is not None else b""
         self._spare_for = spare_for
         self._token = token
         self._gone_seconds = gone_seconds
@@ -160,8 +164,8 @@ class LinkClient:
     async def close(self, *, flush_seconds: float = 0.5) -> None:
         """Close all links, giving the last log lines a moment to leave."""
         deadline = self._loop.time() + flush_seconds
-        # Polled on purpose: a supervisor ends once, and room for logs comes from as many places as there are gateways.
-        while self._logs.pending and self._linked and self._loop.time() < deadline:
+        # Polled: a supervisor ends once, and room for logs comes from as many places as there are gateways.
+        while self._logs.pending and self._linked and self._loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         self._logs.close()
         for timer in (self._deadline, self._gone):
@@ -177,7 +181,7 @@ class LinkClient:
         """The nursery is gone. With a gateway this is a reason to drain; without one to end at once."""
         self._orphaned = True
         if self._linked:
-            logger.warning("the nursery is gone: finishing what runs")
+            logger.info("the nursery is gone: finishing what runs")
             self.drain("the nursery is gone")
         else:
             self._end("orphaned")
@@ -193,6 +197,7 @@ class LinkClient:
 
     def gone(self, stream: int, reason: str) -> None:
         """It has ended, with whatever it ran."""
+        self._loop.call_later(LAST_LINES_SECONDS, self._logs.names.pop, stream, None)
         self._running.pop(stream, None)
         streaming = self._streaming.pop(stream, None)
         if streaming is not None:
@@ -225,9 +230,10 @@ class LinkClient:
         transfer = self._streaming[stream] = link.transfer(FrameType.RESULT, stream=stream, epoch=epoch, on_drain=on_drain)
         return transfer
 
-    def log(self, stream: int, timestamp_ms: int, request_id: str, message: str) -> None:
-        """A line of a function, or of the platform about it."""
-        self._logs.add(LogLine(stream, timestamp_ms, request_id, message))
+    def log(self, lines: list[LogLine]) -> None:
+        """Lines of a function, or of the platform about it."""
+        for line in lines:
+            self._logs.add(line)
 
     def name_log_stream(self, stream: int, name: str) -> None:
         """The log stream of an environment; before its first line."""
@@ -345,6 +351,7 @@ class LinkClient:
             spare_for=self._spare_for,
             token=self._token,
             dial=gateway.dialler.dials,
+            spec=self._spec,
         )
         link.send(FrameType.HELLO, hello)
         for stream, (_, answer) in unread.items():
@@ -390,7 +397,7 @@ class LinkClient:
             if spec.revision != self._revision:
                 logger.error("gateway %s assigned %s, but this supervisor runs %s", name, spec.revision, self._revision)
             return
-        self._revision = spec.revision
+        self._revision, self._spec = spec.revision, bytes(assign.spec)
         self._environments.assign(spec)
 
     def _proven(self, gateway: _Gateway) -> None:

@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--spawn", action="store_true", help="spawn supervisors instead of forking them")
     arguments = parser.parse_args()
     with socket.socket(fileno=arguments.control) as control:
+        serve.loop_factory()  # the import alone, which no child has to do then
         gc.collect()
         gc.freeze()
         gc.disable()

@@ -18,7 +18,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +39,7 @@ from kappa_runtime.supervisor.zygote import Zygote
 __all__ = ["Environment", "Host", "Zygote"]
 
 MEMORY_WATCH_SECONDS: Final = 0.05
+REAP_SECONDS: Final = 1.0
 
 OnLog = Callable[[Environment, list[LogLine]], None]
 OnExit = Callable[[Environment, str], None]
@@ -98,7 +98,7 @@ class Host:
             (self._work_dir / name).mkdir(exist_ok=True)
         descent.adopt_orphans()
         if self._own_process:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap_orphans)
+            self._reap_timer = asyncio.get_running_loop().call_later(REAP_SECONDS, self._reap_orphans)
         if not self._probed:
             self.support = sandbox.probe(self._mode, scratch=self._work_dir / "root")
         self._forks = launching.forks_from_zygote(spec) and hasattr(os, "pidfd_open")
@@ -232,6 +232,8 @@ class Host:
 
     # -- the end -----------------------------------------------------------------------------------------------------
     def _reap_orphans(self) -> None:
+        # By the clock: uvloop keeps SIGCHLD for itself, and a zombie may well wait for a moment.
+        self._reap_timer = asyncio.get_running_loop().call_later(REAP_SECONDS, self._reap_orphans)
         for pid in descent.children(os.getpid()) - self.own_children():
             with contextlib.suppress(ChildProcessError):  # reaped between the listing and here
                 os.waitpid(pid, os.WNOHANG)
@@ -246,6 +248,6 @@ class Host:
             await self._zygote.closed()
         if self._own_process:
             descent.kill_all(descent.descendants(os.getpid()))
-            asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
             self._reap_orphans()
+            self._reap_timer.cancel()
         shutil.rmtree(self._work_dir, ignore_errors=True)

@@ -1,0 +1,245 @@
+"""Runs a supervisor: joins the environments of one function version (Host) with its gateways (LinkClient) until it has to end.
+
+The nursery calls :func:`run` in a forked process, ``python -m kappa_runtime.supervisor`` in one of its own. A spare boots what it can
+know ahead (the interpreter's zygote, what sandboxing works here) and becomes the supervisor of a version by ASSIGN. On its end it
+leaves no process and no file. It refuses to decide anything: when an environment starts or ends is said by Parking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+from kappa_core.link.frames import Invoke, LogLine
+from kappa_core.nursery import SupervisorOptions
+from kappa_core.spec import VersionSpec
+from kappa_runtime.link.client import End, LinkClient
+from kappa_runtime.nursery import descent
+from kappa_runtime.supervisor import sandbox
+from kappa_runtime.supervisor.errors import EnvironmentClosed, SupervisorError
+from kappa_runtime.supervisor.host import Environment, Host
+from kappa_runtime.supervisor.zygote import Zygote
+
+logger = logging.getLogger("kappa.supervisor")
+
+NO_LIFELINE: Final = -1
+
+
+def run(options: SupervisorOptions, lifeline: int) -> int:
+    """Be a supervisor until its end; the exit code. ``lifeline``: a descriptor whose end of file says that the nursery is gone."""
+    logging.basicConfig(level=logging.WARNING, format=f"kappa supervisor {options.supervisor_id}: %(message)s")
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_run(options, lifeline))
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's loops; None for asyncio's own where uvloop is not built: slower, and the same otherwise."""
+    try:
+        from uvloop import new_event_loop  # noqa: PLC0415 - it may not be there
+    except ImportError:
+        return None
+    return new_event_loop
+
+
+async def _run(options: SupervisorOptions, lifeline: int) -> int:
+    return await Supervisor(options).serve(lifeline)
+
+
+class Supervisor:
+    """See the module. What it does for the link is the :class:`kappa_runtime.link.client.Environments` protocol."""
+
+    def __init__(self, options: SupervisorOptions) -> None:
+        self._options = options
+        self._work_dir = Path(options.work_dir)
+        self._client = LinkClient(
+            supervisor_id=options.supervisor_id,
+            gateways=options.gateways,
+            environments=self,
+            spec=options.spec,
+            spare_for=options.spare_for,
+            token=options.token,
+            gone_seconds=options.gone_seconds,
+        )
+        self._environments: dict[int, Environment] = {}
+        self._host: Host | None = None
+        self._prepared: asyncio.Future[Host] | None = None
+        self._spare: asyncio.Task[Zygote | None] | None = None
+        self._support: sandbox.Support | None = None
+        self._stopped: dict[int, str] = {}
+        """Streams that were told to end before their environment was there, with the reason."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+    async def serve(self, lifeline: int) -> int:
+        loop = asyncio.get_running_loop()
+        descent.adopt_orphans()
+        loop.add_signal_handler(signal.SIGTERM, self._client.drain, "the supervisor was told to end")
+        if lifeline != NO_LIFELINE:
+            loop.add_reader(lifeline, self._lifeline_ended, lifeline)
+        if self._options.spec is not None:
+            self.assign(self._options.spec)
+        else:
+            self._spare = loop.create_task(self._boot_ahead())
+        self._client.start(self._options.environment_ids)
+        why: End = await self._client.ended
+        logger.debug("ends: %s", why)
+        await self._close()
+        return 0
+
+    def _lifeline_ended(self, lifeline: int) -> None:
+        asyncio.get_running_loop().remove_reader(lifeline)
+        self._client.orphaned()
+
+    async def _close(self) -> None:
+        """What runs is ended, what was said is sent, what was made is removed."""
+        spare = await self._ahead()
+        if self._prepared is not None:
+            with contextlib.suppress(SupervisorError, OSError):  # then there is nothing to close
+                await self._prepared
+        if self._host is not None:
+            await self._host.close()
+        elif spare is not None:
+            await spare.closed()
+        with contextlib.suppress(OSError):  # a spare has made it and the host, if there was one, removed it
+            self._work_dir.rmdir()
+        await self._client.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- becoming ready -----------------------------------------------------------------------------------------------
+    async def _boot_ahead(self) -> Zygote | None:
+        """What a spare can do before it knows its function."""
+        scratch = self._work_dir / "probe"
+        scratch.mkdir(parents=True, exist_ok=True)
+        self._support = sandbox.probe(self._options.sandbox, scratch=scratch)
+        scratch.rmdir()
+        if not self._options.command or not hasattr(os, "pidfd_open"):
+            return None
+        zygote = Zygote(self._options.command)
+        try:
+            await zygote.boot()
+        except SupervisorError as error:
+            logger.warning("%s", error)
+            return None
+        return zygote
+
+    async def _ahead(self) -> Zygote | None:
+        if self._spare is None:
+            return None
+        try:
+            return await self._spare
+        except (SupervisorError, OSError):
+            # It will fail again in prepare(), where the waiting invocations get to know why.
+            return None
+
+    async def _prepare(self, spec: VersionSpec) -> Host:
+        host = self._host = Host(
+            spec=spec,
+            work_dir=self._work_dir,
+            on_log=self._log,
+            zygote=await self._ahead(),
+            mode=self._options.sandbox,
+            support=self._support,
+            own_process=True,
+        )
+        await host.prepare()
+        return host
+
+    def _log(self, _environment: Environment, lines: list[LogLine]) -> None:
+        self._client.log(lines)
+
+    def _do(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- Environments, for the link -----------------------------------------------------------------------------------
+    def assign(self, spec: VersionSpec, /) -> None:
+        self._prepared = asyncio.get_running_loop().create_task(self._prepare(spec))
+
+    def start(self, stream: int, environment_id: str, /) -> None:
+        self._do(self._start(stream, environment_id))
+
+    async def _start(self, stream: int, environment_id: str) -> None:
+        if self._prepared is None:
+            self._client.gone(stream, "no function version was assigned to its supervisor")
+            return
+        try:
+            host = await asyncio.shield(self._prepared)
+            environment = await host.start(environment_id)
+        except (SupervisorError, OSError) as error:
+            self._client.gone(stream, str(error))
+            return
+        environment.stream = stream
+        self._environments[stream] = environment
+        self._client.name_log_stream(stream, environment.log_stream)
+        if stream not in self._stopped:
+            await environment.init()
+        if stream in self._stopped:
+            await self._stop(stream, self._stopped.pop(stream))
+        elif environment.state != "closed":
+            self._client.ready(stream)
+
+    def run(self, stream: int, invoke: Invoke, payload: bytes, /) -> None:
+        self._do(self._run(stream, invoke, payload))
+
+    def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's loops; None for asyncio's own where uvloop is not built: slower, and the same otherwise."""
+    try:
+        from uvloop import new_event_loop  # noqa: PLC0415 - it may not be there
+    except ImportError:
+        return None
+    return new_event_loop
+
+
+async def _run(self, stream: int, invoke: Invoke, payload: bytes) -> None:
+        environment = self._environments[stream]
+        pieces = _Pieces(self._client, stream) if invoke.streaming else None
+        try:
+            result, answer = await environment.invoke(invoke, payload, on_data=pieces.take if pieces is not None else None)
+        except EnvironmentClosed:
+            return  # GONE follows, or has gone out already, and names this invocation
+        self._client.finished(stream, result, answer, then="park")
+
+    def stop(self, stream: int, reason: str, /) -> None:
+        environment = self._environments.get(stream)
+        if environment is None or environment.state in {"new", "starting"}:
+            # _start goes on to the end of this environment instead of its readiness.
+            self._stopped[stream] = reason
+            if environment is not None:
+                self._do(environment.shutdown(reason))
+        else:
+            self._do(self._stop(stream, reason))
+
+    async def _stop(self, stream: int, reason: str) -> None:
+        environment = self._environments.pop(stream, None)
+        if environment is not None:
+            await environment.shutdown(reason)
+        self._client.gone(stream, reason)
+
+
+class _Pieces:
+    """Passes a streamed response on, as fast as the gateway takes it."""
+
+    def __init__(self, client: LinkClient, stream: int) -> None:
+        self._room = asyncio.Event()
+        self._transfer = client.respond(stream, on_drain=self._room.set)
+
+    async def take(self, data: bytes) -> None:
+        """A piece; returns when the next one may come. Dropped if the link was lost: the gateway has given the caller up."""
+        transfer = self._transfer
+        if transfer is None or transfer.over:
+            return
+        self._room.clear()
+        while not transfer.write(data) and not transfer.over:
+            data = b""
+            with contextlib.suppress(TimeoutError):
+                # The end of the link is no event of the transfer; it is looked at now and then.
+                await asyncio.wait_for(self._room.wait(), 1.0)
