@@ -190,16 +190,7 @@ class Supervisor:
     def run(self, stream: int, invoke: Invoke, payload: bytes, /) -> None:
         self._do(self._run(stream, invoke, payload))
 
-    def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's loops; None for asyncio's own where uvloop is not built: slower, and the same otherwise."""
-    try:
-        from uvloop import new_event_loop  # noqa: PLC0415 - it may not be there
-    except ImportError:
-        return None
-    return new_event_loop
-
-
-async def _run(self, stream: int, invoke: Invoke, payload: bytes) -> None:
+    async def _run(self, stream: int, invoke: Invoke, payload: bytes) -> None:
         environment = self._environments[stream]
         pieces = _Pieces(self._client, stream) if invoke.streaming else None
         try:
