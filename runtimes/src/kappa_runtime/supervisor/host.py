@@ -107,8 +107,7 @@ class Host:
                 await self._ready_zygote()
             except SupervisorError:
                 self._forks = False  # the interpreter is started for each environment, and says itself what is wrong with it
-        version = self._zygote.version if self._zygote is not None else ""
-        self.lines = lines_for(spec, version or spec.runtime.lstrip("abcdefghijklmnopqrstuvwxyz."))
+        self.lines = lines_for(spec, self._zygote.version if self._zygote is not None else "")
         self._layout = self._make_layout()
         if self.support.kind == "namespaces":
             opt = tuple(sorted(os.listdir(spec.opt_root))) if spec.opt_root else ()  # noqa: PTH208 - names only
@@ -219,15 +218,12 @@ class Host:
     def _look_at_memory(self) -> None:
         self._memory_timer = None
         limit = self.spec.memory_mb * 1024
-        busy = set()
+        self._watched = {environment for environment in self._watched if environment.busy}
         for environment in self._watched:
-            usage = environment.memory_usage_kib()
-            if usage > limit:
+            environment.send_start_line()
+            if environment.memory_usage_kib() > limit:
                 environment.end_for_memory()
-            elif usage:
-                busy.add(environment)
-        self._watched = busy
-        if busy:
+        if self._watched:
             self._memory_timer = asyncio.get_running_loop().call_later(MEMORY_WATCH_SECONDS, self._look_at_memory)
 
     # -- the end -----------------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ _encode = msgspec.json.Encoder().encode
 class Invocation:
     """What runs."""
 
-    __slots__ = ("deadline", "frame", "future", "on_data", "started", "streamer", "tail")
+    __slots__ = ("deadline", "frame", "future", "on_data", "start_line", "started", "streamer", "tail")
 
     def __init__(self, frame: Invoke, future: asyncio.Future[Answer | Failure], on_data: OnData | None, started: float) -> None:
         self.frame = frame
@@ -87,6 +87,8 @@ class Invocation:
         self.started = started
         self.deadline = 0.0
         self.streamer: asyncio.Task[None] | None = None
+        self.start_line = ""
+        """START, until it is sent together with the next line, or by the memory watch."""
         self.tail: bytearray | None = bytearray() if frame.tail else None
 
 
@@ -110,6 +112,7 @@ class Environment:
         self._booting: asyncio.Future[Failure | None] | None = None
         self._waiting: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._namespaces: tuple[int, ...] = ()
         self._budget = LogBudget(self._loop.time())
         self._out_of_memory = False
@@ -205,44 +208,57 @@ class Environment:
             return await self._finish(invocation, outcome)
         finally:
             self._invocation = None
+            if self.state == "ready" and self._session is not None and self._session.ended is not None:
+                # It answered and ended before it could ask for more.
+                self._ending = self._loop.create_task(self._end_idle(process.exit_text(self._session.ended.status)))
 
     async def _run(self, invocation: Invocation, payload: bytes) -> Answer | Failure:
         lines = self._host.lines
         request_id = invocation.frame.request_id
-        if self.state != "ready":
-            if self._ending is not None:
-                await self._ending
-            failure = await self._boot(self._spec.timeout)
-            self._report_init((self._loop.time() - invocation.started) * 1000, "invoke", failure)
-            self._log(lines.start(time.time(), request_id))
-            if failure is not None:
-                return failure
-        else:
-            self._log(lines.start(time.time(), request_id))
-        self._arm(invocation, invocation.started + self._spec.timeout)
-        if self.api.parked is None:
+        again = not self._runs()
+        if not again and self.api.parked is None:
             # The result of the last event has come, the question for the next one has not.
+            self._arm(invocation, invocation.started + self._spec.timeout)
             self._waiting = self._loop.create_future()
             await asyncio.wait((self._waiting, invocation.future), return_when=asyncio.FIRST_COMPLETED)
             self._waiting = None
             if invocation.future.done():
+                self._log(lines.start(time.time(), request_id))
                 return invocation.future.result()
-        now = self._loop.time()
-        if self.init_ms or now - invocation.started < 0.001:
-            # On a warm or freshly initialised runtime the clock starts now; a suppressed init has used up its part already.
-            invocation.started = now
-            invocation.deadline = now + self._spec.timeout
-        left = invocation.deadline - now
+            again = not self._runs()
+        if again:
+            failure = await self._boot_for(invocation)
+            self._log(lines.start(time.time(), request_id))
+            if failure is not None:
+                return failure
+        else:
+            invocation.started = self._loop.time()
+            invocation.start_line = lines.start(time.time(), request_id)
+        self._arm(invocation, invocation.started + self._spec.timeout)
         self._host.watch_memory(self)
+        left = invocation.deadline - self._loop.time()
         self.api.deliver(invocation.frame, payload, int((time.time() + left) * 1000))
         return await invocation.future
+
+    def _runs(self) -> bool:
+        return self.state == "ready" and self._session is not None and self._session.ended is None
+
+    async def _boot_for(self, invocation: Invocation) -> Failure | None:
+        """Init inside the invocation: the same clock runs on, and what goes wrong is the caller's to hear."""
+        if self._ending is not None:
+            await self._ending
+        await self._reset()
+        failure = await self._boot(self._spec.timeout)
+        self._report_init((self._loop.time() - invocation.started) * 1000, "invoke", failure)
+        return failure
 
     def _arm(self, invocation: Invocation, deadline: float) -> None:
         """One timer per environment, moved on when it fires early: cheaper than one per invocation."""
         invocation.deadline = deadline
-        if self._timer is None or self._timer.when() > deadline:
+        if self._timer is None or self._timer_at > deadline:
             if self._timer is not None:
                 self._timer.cancel()
+            self._timer_at = deadline
             self._timer = self._loop.call_at(deadline, self._on_timer)
 
     def _on_timer(self) -> None:
@@ -251,6 +267,7 @@ class Environment:
         if invocation is None or not invocation.deadline or invocation.future.done():
             return
         if self._loop.time() < invocation.deadline - 0.0005:
+            self._timer_at = invocation.deadline
             self._timer = self._loop.call_at(invocation.deadline, self._on_timer)
             return
         failure = Failure(error_type="Sandbox.Timedout", text=self._timeout_text(), status="timeout")
@@ -282,6 +299,8 @@ class Environment:
             payload, error_type, content_type = outcome.body, outcome.error_type, outcome.content_type
             if not outcome.failed:
                 function_error = ""
+        if function_error and status == "success":
+            status = "error"
         if isinstance(outcome, Failure):
             await self._reset()
             self._log_failure(request_id, outcome)
@@ -374,6 +393,9 @@ class Environment:
         if self._booting is not None:
             if not self._booting.done():
                 self._booting.set_result(failure)
+        elif self._waiting is not None:
+            if not self._waiting.done():
+                self._waiting.set_result(None)
         elif self._invocation is not None:
             self._loop.call_later(_ANSWER_GRACE, self._fail, self._invocation, failure)
         elif self.state == "ready":
@@ -388,11 +410,19 @@ class Environment:
         self._ending = None
         self._host.on_exit(self, text)
 
+    @property
+    def busy(self) -> bool:
+        """Whether something runs or starts."""
+        return self._invocation is not None or self._booting is not None
+
     def memory_usage_kib(self) -> int:
-        """Of what runs now; 0 if nothing is running or starting."""
-        if self._session is None or self._session.meter is None or (self._invocation is None and self._booting is None):
-            return 0
-        return self._session.meter.usage()
+        """Of the runtime and its descendants, now."""
+        return 0 if self._session is None or self._session.meter is None else self._session.meter.usage()
+
+    def send_start_line(self) -> None:
+        """START is sent with the line after it; who follows a long invocation must not wait that long."""
+        if self._invocation is not None and self._invocation.start_line:
+            self._log()
 
     def end_for_memory(self) -> None:
         """The runtime uses more than the function has: AWS's kernel would kill it."""
@@ -414,7 +444,7 @@ class Environment:
             namespace = process.mount_namespace(session.pid) if self._host.sandboxed else 0
             if not namespace and self._namespaces:
                 namespace = os.fstat(self._namespaces[0]).st_ino
-            await session.end(marker=self._marker, namespace=namespace, spared=self._host.own_children())
+            await session.end(marker=self._marker, namespace=namespace, spared=self._host.own_children)
             self._session_peak(session)
 
     def _session_peak(self, session: RuntimeSession) -> None:
@@ -458,15 +488,20 @@ class Environment:
 
     def _log(self, *lines: str) -> None:
         invocation = self._invocation
-        request_id = "" if invocation is None else invocation.frame.request_id
+        request_id = ""
+        if invocation is not None:
+            request_id = invocation.frame.request_id
+            if invocation.start_line:
+                lines = (invocation.start_line, *lines)
+                invocation.start_line = ""
+            if invocation.tail is not None:
+                tail = invocation.tail
+                tail += "".join(lines).encode()
+                if len(tail) > 16 * LOG_TAIL_BYTES:
+                    del tail[:-LOG_TAIL_BYTES]
         now = int(time.time() * 1000)
         stream = self.stream
         self._host.on_log(self, [LogLine(stream, now, request_id, line) for line in lines if line])
-        if invocation is not None and invocation.tail is not None:
-            tail = invocation.tail
-            tail += "".join(lines).encode()
-            if len(tail) > 16 * LOG_TAIL_BYTES:
-                del tail[:-LOG_TAIL_BYTES]
 
 
 async def _forward(stream: ResponseStream, on_data: OnData) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -17,6 +18,7 @@ import msgspec
 from kappa_core.spec import VersionSpec
 
 Status = Literal["success", "error", "timeout", "failure"]
+_RUNTIME: Final = re.compile(r"([a-z]+)\.?(.*)")
 _LEVELS: Final = {"DEBUG": 10, "INFO": 20, "WARN": 30}
 
 
@@ -42,9 +44,15 @@ def iso_milliseconds(epoch: float) -> str:
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{int(epoch * 1000) % 1000:03d}Z"
 
 
-def _runtime_arn(spec: VersionSpec, runtime_version: str) -> str:
-    digest = hashlib.sha256(f"{spec.runtime} {runtime_version}".encode()).hexdigest()
-    return f"arn:aws:lambda:{spec.region}::runtime:{digest}"
+def _runtime_version(spec: VersionSpec, found: str) -> str:
+    """``python:3.12.4``, ``nodejs:20.x``, ``provided:al2023``: the version found, or what the runtime's name says."""
+    split = _RUNTIME.match(spec.runtime)
+    language, version = split.groups() if split is not None else (spec.runtime, "")
+    return f"{language}:{found or version}"
+
+
+def _runtime_arn(spec: VersionSpec, version: str) -> str:
+    return f"arn:aws:lambda:{spec.region}::runtime:{hashlib.sha256(version.encode()).hexdigest()}"
 
 
 class TextLines:
@@ -52,10 +60,8 @@ class TextLines:
 
     def __init__(self, spec: VersionSpec, runtime_version: str) -> None:
         self._spec = spec
-        name = spec.runtime.rstrip("0123456789.x") or spec.runtime
-        self._init = (
-            f"INIT_START Runtime Version: {name}:{runtime_version}\tRuntime Version ARN: {_runtime_arn(spec, runtime_version)}\n"
-        )
+        version = _runtime_version(spec, runtime_version)
+        self._init = f"INIT_START Runtime Version: {version}\tRuntime Version ARN: {_runtime_arn(spec, version)}\n"
         self._start = f" Version: {spec.version}\n"
         self._memory = f" ms\tMemory Size: {spec.memory_mb} MB\tMax Memory Used: "
 
@@ -102,7 +108,7 @@ class JsonLines:
 
     def __init__(self, spec: VersionSpec, runtime_version: str) -> None:
         self._spec = spec
-        self._version = runtime_version
+        self._version = _runtime_version(spec, runtime_version)
         self._least = _LEVELS.get(spec.system_log_level or "INFO", 20)
 
     def _line(self, now: float, level: str, kind: str, record: dict[str, Any]) -> str:
@@ -115,7 +121,7 @@ class JsonLines:
         record = {
             "initializationType": self._spec.initialization_type,
             "phase": "init",
-            "runtimeVersion": f"{self._spec.runtime}:{self._version}",
+            "runtimeVersion": self._version,
             "runtimeVersionArn": _runtime_arn(self._spec, self._version),
             "functionName": self._spec.function_name,
             "functionVersion": self._spec.version,

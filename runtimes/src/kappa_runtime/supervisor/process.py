@@ -26,6 +26,9 @@ from kappa_runtime.nursery import descent
 from kappa_runtime.supervisor.errors import SpawnFailed
 from kappa_runtime.supervisor.sandbox import Plan, as_dict
 
+if sys.platform == "linux":
+    from kappa_runtime.bootstrap.python import enter_sandbox
+
 FILES: Final = 1024
 """RLIMIT_NOFILE, recorded on AWS."""
 _ENDING_ROUNDS: Final = 200
@@ -68,6 +71,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     variables: dict[str, str]
     directory: str
     sandbox: Plan | None = None
+    outlives: bool = False
+    """It notices the end of this process itself; otherwise the kernel kills it then."""
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -111,14 +116,13 @@ def _execute(launch: Launch, log: int, namespaces: tuple[int, ...], keep: tuple[
         for fd in keep:
             os.set_inheritable(fd, True)
         if sys.platform == "linux":
-            from kappa_runtime.bootstrap.python import enter_sandbox  # noqa: PLC0415 - speaks to libc: Linux only
-
-            enter_sandbox.end_with_parent(signal.SIGKILL)
             if launch.sandbox is not None and namespaces:
                 user = namespaces[1] if len(namespaces) > 1 else None
                 enter_sandbox.reenter(namespaces[0], user, list(launch.sandbox.capabilities))
             elif launch.sandbox is not None:
                 enter_sandbox.enter(as_dict(launch.sandbox))
+            if not launch.outlives:
+                enter_sandbox.end_with_parent(signal.SIGKILL)
         os.chdir(launch.directory)
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         files = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
@@ -229,22 +233,23 @@ def own_orphans(*, marker: bytes, namespace: int, spared: set[int]) -> set[int]:
     return found
 
 
-async def end_tree(pid: int, *, marker: bytes, namespace: int, spared: set[int]) -> None:
+async def end_tree(pid: int, *, gone: Callable[[], bool], marker: bytes, namespace: int, spared: Callable[[], set[int]]) -> None:
     """SIGKILL a runtime and every descendant of it, detached ones included, until none is left.
 
-    ``spared``: this process's other children. Returns when all are gone, or after 0.4 s with what hangs in the kernel left over.
+    ``gone``: whether the runtime itself has been reaped; only then are all of its orphans in sight. ``spared``: this process's
+    other children. Gives up after 0.4 s on what hangs in the kernel.
     """
     targets = descent.descendants(pid)
     kill_group(pid)
-    if sys.platform != "linux":
-        return
     for _ in range(_ENDING_ROUNDS):
-        targets |= own_orphans(marker=marker, namespace=namespace, spared=spared | {pid})
-        targets |= {below for target in targets for below in descent.descendants(target)}
-        targets = {target for target in targets if _lives(target)}
-        if not targets:
+        last = gone()
+        if sys.platform == "linux":
+            targets |= own_orphans(marker=marker, namespace=namespace, spared=spared() | {pid})
+            targets |= {below for target in targets for below in descent.descendants(target)}
+            targets = {target for target in targets if _lives(target)}
+            descent.kill_all(targets)
+        if last and not targets:
             return
-        descent.kill_all(targets)
         await asyncio.sleep(_ENDING_PAUSE)
 
 

@@ -7,10 +7,8 @@ the lifecycle's.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Callable
-from typing import Final
 
 from kappa_runtime.supervisor import process
 from kappa_runtime.supervisor.errors import SpawnFailed, ZygoteLost
@@ -18,8 +16,6 @@ from kappa_runtime.supervisor.log_capture import LogBudget, LogCapture
 from kappa_runtime.supervisor.memory import MemoryMeter
 from kappa_runtime.supervisor.process import Ended, Launch, Watch
 from kappa_runtime.supervisor.zygote import Zygote
-
-REAP_SECONDS: Final = 1.0
 
 
 class RuntimeSession:
@@ -43,7 +39,6 @@ class RuntimeSession:
         self._clock = clock
         self._on_lines = on_lines
         self._on_end = on_end
-        self._gone = asyncio.Event()
         self._failure = -1
         self._watch: Watch | None = None
         self._capture: LogCapture | None = None
@@ -93,16 +88,13 @@ class RuntimeSession:
         if self._failure >= 0:
             self.launch_failure = process.launch_failure(self._failure)
         self.flush()
-        self._gone.set()
         self._on_end(self, ended)
 
-    async def end(self, *, marker: bytes, namespace: int, spared: set[int]) -> None:
+    async def end(self, *, marker: bytes, namespace: int, spared: Callable[[], set[int]]) -> None:
         """Kill it and everything that came from it; return when that is done."""
         if self.pid:
-            await process.end_tree(self.pid, marker=marker, namespace=namespace, spared=spared)
-            if self.ended is None:
-                with contextlib.suppress(TimeoutError):  # unkillable in the kernel: it must not hold up everything else
-                    await asyncio.wait_for(self._gone.wait(), REAP_SECONDS)
+            gone = lambda: self.ended is not None  # noqa: E731 - one question
+            await process.end_tree(self.pid, gone=gone, marker=marker, namespace=namespace, spared=spared)
         self.flush()
         self.close()
 

@@ -70,8 +70,9 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def host_entries() -> tuple[HostEntry, ...]:
-    """The entries of ``/`` and ``/var``."""
-    paths = [path for folder in ("/", "/var") for path in sorted(Path(folder).iterdir()) if str(path) != "/var"]
+    """Directories and links in ``/`` and ``/var``; files there are no function's business."""
+    found = [path for folder in ("/", "/var") for path in sorted(Path(folder).iterdir())]
+    paths = [path for path in found if str(path) != "/var" and (path.is_symlink() or path.is_dir())]
     return tuple(HostEntry(str(path), str(path.readlink()) if path.is_symlink() else None) for path in paths)
 
 

@@ -54,6 +54,7 @@ class Zygote:
                 argv=(*self.command, "-S", "-s", str(PYTHON_SCRIPTS / "zygote.py"), str(theirs.fileno())),
                 variables={"LANG": "en_US.UTF-8", "LC_CTYPE": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin"},
                 directory="/",
+                outlives=True,  # it has environments to end when this process is gone
             )
             # What an interpreter says when it cannot start belongs into the supervisor's own output.
             self.pid, failure = process.spawn(launch, log=2, keep=(theirs.fileno(),))

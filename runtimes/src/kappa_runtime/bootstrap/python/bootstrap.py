@@ -17,6 +17,7 @@ It refuses to guess: a Runtime API that goes away ends the process at once, and 
 from __future__ import annotations
 
 import builtins
+import functools
 import importlib
 import json
 import logging
@@ -176,17 +177,17 @@ class LambdaContext:
     """What the handler gets as its second argument; attributes as documented by AWS for Python."""
 
     def __init__(self, request: Request) -> None:
-        variables = os.environ
         self.aws_request_id = request.request_id
-        self.log_group_name = variables.get("AWS_LAMBDA_LOG_GROUP_NAME")
-        self.log_stream_name = variables.get("AWS_LAMBDA_LOG_STREAM_NAME")
-        self.function_name = variables.get("AWS_LAMBDA_FUNCTION_NAME")
-        self.memory_limit_in_mb = variables.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
-        self.function_version = variables.get("AWS_LAMBDA_FUNCTION_VERSION")
+        self.log_group_name, self.log_stream_name, self.function_name, self.memory_limit_in_mb, self.function_version = (
+            _own_names()
+        )
         self.invoked_function_arn = request.function_arn
         self.tenant_id = request.tenant_id
-        client = _parse_context(request.client_context, "Client Context")
-        identity = _parse_context(request.cognito_identity, "Cognito Identity")
+        client = identity = None
+        if request.client_context:
+            client = _parse_context(request.client_context, "Client Context")
+        if request.cognito_identity:
+            identity = _parse_context(request.cognito_identity, "Cognito Identity")
         self._w3c_fields: dict[str, str] = {}
         if isinstance(client, dict) and "w3c" in client:
             fields = client.pop("w3c")
@@ -216,13 +217,17 @@ class LambdaContext:
         return _represent(self, names.split())
 
 
+@functools.lru_cache(maxsize=1)
+def _own_names() -> tuple[str | None, ...]:
+    names = ("LOG_GROUP_NAME", "LOG_STREAM_NAME", "FUNCTION_NAME", "FUNCTION_MEMORY_SIZE", "FUNCTION_VERSION")
+    return tuple(os.environ.get("AWS_LAMBDA_" + name) for name in names)
+
+
 def _represent(value: Any, names: list[str]) -> str:
     return "%s([%s])" % (type(value).__name__, ",".join("%s=%s" % (name, getattr(value, name, None)) for name in names))
 
 
-def _parse_context(text: str | None, name: str) -> Any:
-    if not text:
-        return None
+def _parse_context(text: str, name: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
@@ -249,7 +254,7 @@ class LambdaLoggerFilter(logging.Filter):
 
 class LambdaLoggerHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stdout.write(self.format(record))
+        _write(self.format(record))
 
 
 class JsonFormatter(logging.Formatter):
@@ -309,7 +314,7 @@ def log_error(result: dict[str, Any], encode: Callable[[Any], str]) -> None:
     """Write an uncaught error as AWS's runtime does."""
     if _json_logs():
         now = time.strftime(_TIME_FORMAT, time.gmtime())
-        sys.stdout.write(encode({"timestamp": now, "level": "ERROR", **result}) + "\n")
+        _write(encode({"timestamp": now, "level": "ERROR", **result}) + "\n")
         return
     first = "[ERROR]"
     if result["errorType"]:
@@ -321,7 +326,14 @@ def log_error(result: dict[str, Any], encode: Callable[[Any], str]) -> None:
         for line in element.splitlines() if element else [""]:
             text = line.lstrip(" ")
             lines.append("\u00a0" * (len(line) - len(text)) + text)
-    sys.stdout.write("\r".join(lines) + "\n")
+    _write("\r".join(lines) + "\n")
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+    except (OSError, ValueError, AttributeError):
+        pass  # the handler has closed or replaced its standard output: an error of its own must not end the runtime
 
 
 # ----------------------------------------------------------------------------------------------------- Runtime API
@@ -337,28 +349,28 @@ class Request:
 
     def __init__(self, headers: dict[str, str], body: bytes) -> None:
         self.body = body
-        self.request_id = headers.get("lambda-runtime-aws-request-id", "")
-        self.deadline_ms = int(headers.get("lambda-runtime-deadline-ms") or 0)
-        self.function_arn = headers.get("lambda-runtime-invoked-function-arn")
-        self.trace_id = headers.get("lambda-runtime-trace-id")
-        self.client_context = headers.get("lambda-runtime-client-context")
-        self.cognito_identity = headers.get("lambda-runtime-cognito-identity")
-        self.tenant_id = headers.get("lambda-runtime-aws-tenant-id")
-        self.content_type = headers.get("content-type")
+        self.request_id = headers.get("Lambda-Runtime-Aws-Request-Id", "")
+        self.deadline_ms = int(headers.get("Lambda-Runtime-Deadline-Ms") or 0)
+        self.function_arn = headers.get("Lambda-Runtime-Invoked-Function-Arn")
+        self.trace_id = headers.get("Lambda-Runtime-Trace-Id")
+        self.client_context = headers.get("Lambda-Runtime-Client-Context")
+        self.cognito_identity = headers.get("Lambda-Runtime-Cognito-Identity")
+        self.tenant_id = headers.get("Lambda-Runtime-Aws-Tenant-Id")
+        self.content_type = headers.get("Content-Type")
 
 
 class RuntimeApi:
-    """The Runtime API on one keep-alive connection. Speaks only to Kappa's supervisor: bodies have a Content-Length."""
+    """The Runtime API on one keep-alive connection. Speaks only to Kappa's supervisor: its spelling, bodies with Content-Length."""
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
         self._socket = socket.create_connection((host, int(port)))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
-        tail = (" HTTP/1.1\r\nHost: %s\r\n" % address).encode()
-        self._next = b"GET /2018-06-01/runtime/invocation/next" + tail + b"\r\n"
-        self._tail = tail
+        self._tail = " HTTP/1.1\r\nHost: %s\r\n" % address
+        self._next = ("GET /2018-06-01/runtime/invocation/next" + self._tail + "\r\n").encode()
         self._answers = 0
+        self._usual_answer = b"\0"
 
     def ask(self) -> None:
         self._socket.sendall(self._next)
@@ -366,16 +378,25 @@ class RuntimeApi:
     def post(self, path: str, body: bytes, content_type: str, *, error_type: str = "", then_ask: bool = True) -> None:
         """Post a result and, in the same write, ask for the next event."""
         kind = "Lambda-Runtime-Function-Error-Type: %s\r\n" % error_type if error_type else ""
-        head = "POST /2018-06-01/runtime/%s" % path
-        fields = "Content-Type: %s\r\n%sContent-Length: %d\r\n\r\n" % (content_type, kind, len(body))
+        head = "POST /2018-06-01/runtime/%s%sContent-Type: %s\r\n%sContent-Length: %d\r\n\r\n" % (
+            path, self._tail, content_type, kind, len(body),
+        )  # fmt: skip
         self._answers += 1
-        self._socket.sendall(b"".join((head.encode(), self._tail, fields.encode(), body, self._next if then_ask else b"")))
+        self._socket.sendall(head.encode() + body + (self._next if then_ask else b""))
 
     def settle(self) -> None:
         """Read the answers to what was posted. A refusal is the supervisor's business, not the handler's."""
         while self._answers:
             self._answers -= 1
+            if not self._buffer:
+                self._buffer = self._read()
+            if self._buffer.startswith(self._usual_answer):
+                self._buffer = self._buffer[len(self._usual_answer) :]
+                continue
+            before = self._buffer
             self._receive()
+            if before.endswith(self._buffer):  # it was all there: the next one will look the same
+                self._usual_answer = before[: len(before) - len(self._buffer)]
 
     def next(self) -> Request:
         """The event that was asked for."""
@@ -392,12 +413,9 @@ class RuntimeApi:
             buffer += self._read()
             end = buffer.find(b"\r\n\r\n")
         lines = buffer[:end].decode("utf-8").split("\r\n")
-        headers = {}
-        for line in lines[1:]:
-            name, _, value = line.partition(": ")
-            headers[name.lower()] = value
+        headers = dict([line.split(": ", 1) for line in lines[1:]])
         start = end + 4
-        size = int(headers.get("content-length") or 0)
+        size = int(headers.get("Content-Length") or 0)
         if len(buffer) - start < size:
             body = bytearray(size)
             view = memoryview(body)

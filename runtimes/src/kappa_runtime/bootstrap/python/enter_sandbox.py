@@ -20,7 +20,7 @@ _AT_RECURSIVE = 0x8000
 _MOUNT_ATTR_RDONLY = 1
 _SYS_MOUNT_SETATTR = 442  # the same on every architecture
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "s390x": 217, "ppc64le": 203}
-_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 24, 38
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 # What statvfs reports of a mount and a remount has to repeat, as mount flags.
 _KEPT_FLAGS = ((2, 2), (4, 4), (8, 8), (1024, 1024), (2048, 2048), (4096, 1 << 21))
@@ -115,12 +115,10 @@ def reenter(mounts: int, user: int | None, capabilities: list[int]) -> None:
 
 
 def confine(capabilities: list[int]) -> None:
-    """Give up every capability but these, for this process and whatever it executes."""
-    number = 0
-    while number < 64:
-        if number not in capabilities and _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) != 0:
-            break  # past the last capability that this kernel knows
-        number += 1
+    """Give up every capability but these, for this process and whatever it executes.
+
+    With no_new_privs an execve can no longer add any, not even for root (cap_bprm_creds_from_file), so the bounding set may stay.
+    """
     mask = sum(1 << capability for capability in capabilities)
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     data = struct.pack("=IIIIII", mask, mask, 0, 0, 0, 0)

@@ -54,7 +54,10 @@ def wait_for_order(control: socket.socket) -> tuple[dict[str, Any], list[int]]:
                 _, status, usage = os.wait4(pid, 0)
                 tell(control, {"ended": pid, "environment": environment, "status": status, "peak_kib": usage.ru_maxrss})
                 continue
-            message, fds = receive(control)
+            try:
+                message, fds = receive(control)
+            except ConnectionResetError:  # the supervisor ended with something of ours unread
+                message, fds = b"", []
             if not message:
                 end(children)
             order = json.loads(message)
