@@ -14,6 +14,7 @@ about what exists belong to the operations. Sources: [R] recorded answers, [Q] t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -53,16 +54,15 @@ def _bare_name_length(shape: Shape, value: Any) -> LambdaError | None:
     return InvalidParameterValueException(f"1 validation error detected: {sentence}")
 
 
-_CLOSED_RUNTIMES: Final = frozenset(
-    "nodejs nodejs4.3 nodejs4.3-edge nodejs6.10 nodejs8.10 nodejs10.x nodejs12.x nodejs14.x python2.7 python3.6 python3.7 java8 "
-    "dotnetcore1.0 dotnetcore2.0 dotnetcore2.1 dotnetcore3.1 go1.x ruby2.5 ruby2.7 provided".split()
+_CLOSED_RUNTIMES: Final = re.compile(
+    r"nodejs(4\.3|4\.3-edge|6\.10|8\.10|1[024]\.x)?|python(2\.7|3\.[67])|java8|dotnetcore.*|go1\.x|ruby2\..*"
 )
-"""In the model's enum, but no longer creatable by the enum recorded from AWS in November 2025. Deprecated ones that AWS still takes
-(nodejs16.x, python3.8, …) are not here: whether they run is up to what is installed."""
+"""In the model's enum, but not in the one recorded from AWS in November 2025 as creatable. Deprecated ones that AWS still takes
+(nodejs16.x, python3.8, …) are not here, nor is ``provided``, which costs nothing to run: whether a runtime is there is another question."""
 
 
 def _creatable_runtime(shape: Shape, value: Any) -> LambdaError | None:
-    if value in _CLOSED_RUNTIMES:
+    if value in shape.enum and _CLOSED_RUNTIMES.fullmatch(value):
         return InvalidParameterValueException(
             f"The runtime parameter of {value} is no longer supported for creating or updating AWS Lambda functions. "
             "We recommend you use a supported runtime while creating or updating functions."
