@@ -167,7 +167,7 @@ def test_control_frames_overtake_payloads_and_logs_wait_for_both() -> None:
         gateway, supervisor = pair()
         supervisor.pipe.block(blocked=True)
         line = frames.LogLine(stream=1, timestamp_ms=1, request_id="r1", message="hello")
-        assert supervisor.link.send_logs(frames.Logs(lines=[line]))
+        supervisor.link.send_logs(frames.Logs(lines=[line]))
         supervisor.link.send(FrameType.RESULT, RESULT, stream=1, epoch=2, payload=b"a" * 2 * CHUNK)
         supervisor.link.send(FrameType.PARKED, frames.Parked(), stream=2, epoch=5)
         await settle()
@@ -183,14 +183,29 @@ def test_log_batches_are_refused_until_the_receiver_has_room_again() -> None:
     async def scenario() -> None:
         gateway, supervisor = pair()
         line = frames.LogLine(stream=1, timestamp_ms=1, request_id="r1", message="y" * (CHUNK - 100))
-        batches = 0
-        while supervisor.link.send_logs(frames.Logs(lines=[line])):
-            batches += 1
+        while supervisor.link.takes_logs:
+            supervisor.link.send_logs(frames.Logs(lines=[line]))
             await settle()
-        assert batches == WINDOW // CHUNK + 1
-        gateway.link.logs_taken(WINDOW)
+        received = [frame.body for frame in gateway.of(FrameType.LOGS)]
+        assert len(received) == WINDOW // CHUNK + 1
+        for logs in received:
+            gateway.link.logs_taken(logs)
         await settle()
-        assert supervisor.link.send_logs(frames.Logs(lines=[line]))
+        assert supervisor.link.takes_logs
+
+    run(scenario)
+
+
+def test_credit_for_logs_does_not_leak_however_many_batches_are_sent() -> None:
+    async def scenario() -> None:
+        gateway, supervisor = pair()
+        lines = [frames.LogLine(stream=1, timestamp_ms=1, request_id="r1", message="z" * size) for size in range(2000)]
+        for _ in range(5):
+            assert supervisor.link.takes_logs
+            supervisor.link.send_logs(frames.Logs(lines=lines))
+            await settle()
+            gateway.link.logs_taken(gateway.of(FrameType.LOGS)[-1].body)
+            await settle()
 
     run(scenario)
 

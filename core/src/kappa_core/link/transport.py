@@ -46,6 +46,7 @@ MAX_QUEUED: Final = 64 * 1024 * 1024
 LOW_WATER: Final = CHUNK
 """A streaming sender is asked to wait above this many bytes not yet handed to the socket."""
 _WRITE_BUFFER: Final = 2 * CHUNK
+_LINE_COST: Final = 64
 _MISSES: Final = round(DEAD_SECONDS / HEARTBEAT_SECONDS)
 
 Key = tuple[int, int]
@@ -288,19 +289,20 @@ class Link(asyncio.Protocol):
         self._transfers[(stream, epoch)] = transfer
         return transfer
 
-    def send_logs(self, logs: Logs) -> bool:
-        """Send a batch of log lines when nothing else waits. False: one batch still waits, and this one was not taken."""
-        if self._logs or self._closing or self._logs_credit <= 0:
-            return False
-        data = encode(FrameType.LOGS, logs)
-        self._logs_credit -= len(data)
-        self._logs.append(data)
-        self._schedule()
-        return True
+    @property
+    def takes_logs(self) -> bool:
+        """Whether a batch of logs may be sent: none waits here, and the receiver has room."""
+        return not self._logs and self._logs_credit > 0 and not self._closing and self._transport is not None
 
-    def logs_taken(self, size: int) -> None:
-        """The receiver of LOGS has room again for ``size`` bytes."""
-        self._logs_taken += size
+    def send_logs(self, logs: Logs) -> None:
+        """Send a batch of log lines when nothing else waits. Only while :attr:`takes_logs`."""
+        self._logs_credit -= _log_cost(logs)
+        self._logs.append(encode(FrameType.LOGS, logs))
+        self._schedule()
+
+    def logs_taken(self, logs: Logs) -> None:
+        """The receiver of a batch of LOGS has found a place for it."""
+        self._logs_taken += _log_cost(logs)
         if self._logs_taken >= WINDOW // 2:
             self.send(FrameType.CREDIT, Credit(bytes=self._logs_taken))
             self._logs_taken = 0
@@ -474,6 +476,11 @@ class Link(asyncio.Protocol):
             return
         self._timer = self._loop.call_later(HEARTBEAT_SECONDS, self._beat)
         self.ping()
+
+
+def _log_cost(logs: Logs) -> int:
+    """What a batch takes of the credit for logs; both ends count alike."""
+    return sum(len(line.message) + _LINE_COST for line in logs.lines)
 
 
 def _with_payload(frame: Frame, payload: bytes) -> Frame:

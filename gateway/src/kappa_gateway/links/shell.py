@@ -374,8 +374,7 @@ class InvocationPort:
         call.future.set_result((result, frame.payload))
 
     def _logs(self, supervisor: SupervisorLink, logs: frames.Logs) -> None:
-        # The sender may have this much under way again; what the store cannot take it drops by itself.
-        supervisor.link.logs_taken(sum(len(line.message) for line in logs.lines))
+        supervisor.link.logs_taken(logs)
         if supervisor.spec is not None:
             self._on_logs(supervisor.spec, logs.lines, logs.names)
             if logs.dropped:

@@ -31,7 +31,6 @@ from kappa_core.link.frames import (
     Hello,
     Invoke,
     LogLine,
-    Logs,
     Result,
 )
 from kappa_core.link.parking import Parking, Then
@@ -148,7 +147,7 @@ class LinkClient:
         self._deadline: asyncio.TimerHandle | None = None
         self._gone: asyncio.TimerHandle | None = None
         self._orphaned = False
-        self._logs = LogSender(send=self._send_logs)
+        self._logs = LogSender(outlet=self._log_outlet)
         self.ended: asyncio.Future[End] = self._loop.create_future()
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -408,11 +407,13 @@ class LinkClient:
             del gateway.unread[stream]
         gateway.unread_bytes = sum(len(unread.answer.payload) for unread in gateway.unread.values())
 
-    def _send_logs(self, logs: Logs) -> bool:
+    def _log_outlet(self) -> Link | None:
+        """The first gateway that is linked, if it has room for logs: one place is enough, and order is kept."""
         for gateway in self._gateways.values():
-            if gateway.dialler.link is not None:
-                return gateway.dialler.link.send_logs(logs)
-        return False
+            link = gateway.dialler.link
+            if link is not None:
+                return link if link.takes_logs else None
+        return None
 
     # -- effects ------------------------------------------------------------------------------------------------------
     def _apply(self, wanted: list[Effect]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kappa_core.link.frames import CHUNK, LogLine, Logs
+from kappa_core.link.transport import Link
 
 GATHER_SECONDS: Final = 0.02
 PENDING_BYTES: Final = 16 * 1024 * 1024
@@ -21,11 +22,11 @@ _OVERHEAD: Final = 64
 
 
 class LogSender:
-    """See the module. ``send`` hands a batch to a link and says whether it was taken."""
+    """See the module. ``outlet`` is the link that takes logs now, if any does."""
 
-    def __init__(self, *, send: Callable[[Logs], bool]) -> None:
+    def __init__(self, *, outlet: Callable[[], Link | None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._send = send
+        self._outlet = outlet
         self._lines: deque[tuple[LogLine, int]] = deque()
         self._bytes = 0
         self._dropped = 0
@@ -58,23 +59,24 @@ class LogSender:
 
     def _flush(self) -> None:
         self._timer = None
+        link = self._outlet()
+        if link is not None:
+            link.send_logs(self._next_batch())
+        if self._lines:
+            self._timer = self._loop.call_later(GATHER_SECONDS if link is None else 0, self._flush)
+
+    def _next_batch(self) -> Logs:
         batch: list[LogLine] = []
         total = 0
-        for line, size in self._lines:
-            if batch and total + size > CHUNK:
-                break
+        lines = self._lines
+        while lines and (not batch or total + lines[0][1] <= CHUNK):
+            line, size = lines.popleft()
             batch.append(line)
             total += size
-        names = {line.stream: name for line in batch if (name := self.names.get(line.stream)) is not None}
-        if batch and self._send(Logs(lines=batch, dropped=self._dropped, names=names)):
-            self._dropped = 0
-            self._bytes -= total
-            for _ in batch:
-                self._lines.popleft()
-            if self._lines:
-                self._timer = self._loop.call_later(0, self._flush)
-        elif batch:
-            self._timer = self._loop.call_later(GATHER_SECONDS, self._flush)
+        self._bytes -= total
+        dropped, self._dropped = self._dropped, 0
+        names = {stream: self.names[stream] for stream in {line.stream for line in batch} if stream in self.names}
+        return Logs(lines=batch, dropped=dropped, names=names)
 
 
 def _size(message: str) -> int:
