@@ -151,8 +151,9 @@ def sdk_install() -> None:
 def coverage(output: str) -> None:
     """List every operation of the installed Lambda model and whether it is implemented."""
     from kappa_gateway.api.coverage import coverage as rows  # noqa: PLC0415
+    from kappa_gateway.operations.registry import OPERATIONS  # noqa: PLC0415
 
-    found = rows()
+    found = rows(OPERATIONS)
     if output == "json":
         click.echo(json.dumps([{"operation": row.operation, "implemented": row.implemented} for row in found], indent=2))
         return

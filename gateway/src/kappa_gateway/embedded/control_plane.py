@@ -18,8 +18,9 @@ from kappa_gateway.api.context import RequestContext
 from kappa_gateway.asgi import Application
 from kappa_gateway.auth.credential import SignedRequest
 from kappa_gateway.auth.identity import Authenticator
-from kappa_gateway.code.intake import CodeIntake, S3Settings
+from kappa_gateway.code.intake import CodeIntake
 from kappa_gateway.code.links import CodeLinks
+from kappa_gateway.code.s3 import S3Settings
 from kappa_gateway.native import build_router
 from kappa_gateway.operations.dependencies import Dependencies, OperationSettings
 from kappa_gateway.operations.locks import KeyedLocks
@@ -54,7 +55,7 @@ def build_control_plane(
     """The FastAPI application over the given drivers."""
     endpoint = settings.endpoint_urls.get("s3") or settings.endpoint_url
     s3 = S3Settings(
-        endpoint_url=endpoint,
+        endpoint=endpoint,
         access_key_id=settings.s3_access_key_id,
         secret_access_key=settings.s3_secret_access_key.get_secret_value(),
     )

@@ -109,7 +109,8 @@ class EmbeddedGateway:
 
         self._session_keys = SessionKeys(data_dir.secret)
         self._authenticator = self._make_authenticator()
-        self._trees = CodeTrees(data_dir.trees, self.blobs)
+        self._trees = await CodeTrees.open(data_dir.trees, self.blobs)
+        self._closers.append(self._trees.close)
         self.runtimes = Runtimes(cache=data_dir.cache, nearest=settings.nearest_runtime)
         self._locks = KeyedLocks()
         self._settler = Settler(

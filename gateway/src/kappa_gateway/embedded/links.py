@@ -30,34 +30,32 @@ MakeSpec = Callable[[Version], Awaitable[VersionSpec]]
 class EmbeddedLinks:
     """See the module. Use :meth:`open`; implements the Observer of :mod:`kappa_gateway.hot.index` for a given way to make specs."""
 
-    port: InvocationPort
-
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings, *, on_logs: OnLogs, address: str) -> None:
         self.causes: dict[str, str] = {}
         """By revision: why its environments cannot be started."""
+        self.port = InvocationPort(limits=settings.limits, on_logs=on_logs)
+        self._scaling = Scaling(
+            me=address,
+            holder=settings.scaler is None,
+            gateways=list(settings.peers),
+            port=self.port,
+            limits=settings.limits,
+            new_id=lambda: uuid.uuid4().hex,
+            idle_seconds=settings.idle_seconds,
+            on_cause=self._cause,
+        )
+        self.port.news = self._scaling
+        self._server = LinkServer(
+            gateway_id=address, on_supervisor=self.port.supervisor_connected, on_peer=lambda link, hello: None
+        )
         self._provider: ProcessProvider | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(cls, settings: Settings, *, work_dir: Path, socket: Path, on_logs: OnLogs) -> Self:
         """Listen and be ready to start environments. Raises ListenError."""
-        links = cls()
-        links.port = InvocationPort(limits=settings.limits, on_logs=on_logs)
         address = settings.link or f"unix:{socket}"
-        links._scaling = Scaling(
-            me=address,
-            holder=settings.scaler is None,
-            gateways=list(settings.peers),
-            port=links.port,
-            limits=settings.limits,
-            new_id=lambda: uuid.uuid4().hex,
-            idle_seconds=settings.idle_seconds,
-            on_cause=links._cause,
-        )
-        links.port.news = links._scaling
-        links._server = LinkServer(
-            gateway_id=address, on_supervisor=links.port.supervisor_connected, on_peer=lambda link, hello: None
-        )
+        links = cls(settings, on_logs=on_logs, address=address)
         address = await links._server.listen(address)
         if settings.scaler is None:
             links._provider = ProcessProvider(
