@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
+
+import botocore.session
 
 from kappa_core.errors import InvalidParameterValueException
 from kappa_core.limits import Limits
@@ -76,7 +79,7 @@ class Trees:
         self.error: Exception | None = None
         self.gate = asyncio.Event()
         self.gate.set()
-        self.swept: tuple[set[Sha256], int] | None = None
+        self.kept: set[Sha256 | tuple[Sha256, ...]] = set()
 
     async def task_root(self, sha256: Sha256, /) -> Path:
         await self.gate.wait()
@@ -89,8 +92,8 @@ class Trees:
         self.unpacked.extend(layers)
         return Path("opt") if layers else None
 
-    async def sweep(self, keep: Collection[Sha256], /, *, older_than_ms: int) -> None:
-        self.swept = (set(keep), older_than_ms)
+    async def sweep(self, keep: Iterable[Sha256 | tuple[Sha256, ...]], /) -> None:
+        self.kept = set(keep)
 
 
 class Runtimes:
@@ -140,9 +143,14 @@ class ControlPlane:
         )
         self.registry = build_registry(self.deps)
 
-    async def __call__(self, operation: str, *, account: str = ACCOUNT, **params: Any) -> dict[str, Any]:
+    async def __call__(self, operation: str, /, **params: Any) -> dict[str, Any]:
+        return await self.call_as(ACCOUNT, operation, **params)
+
+    async def call_as(self, account: str, operation: str, /, **params: Any) -> dict[str, Any]:
+        """The answer, checked to have only members that the service model knows."""
         answer = await self.registry[operation](context(account), params)
         assert isinstance(answer, dict)
+        _check_members(_model().operation_model(operation).output_shape, answer, operation)
         return answer
 
     async def create(self, name: str = "hello", *, settle: bool = True, **params: Any) -> dict[str, Any]:
@@ -172,6 +180,33 @@ async def settling(plane: ControlPlane) -> AsyncIterator[ControlPlane]:
         await plane.settler.stop()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+@cache
+def _model() -> Any:
+    return botocore.session.get_session().get_service_model("lambda")
+
+
+def _check_members(shape: Any, value: Any, where: str) -> None:
+    if isinstance(value, dict) and (shape is None or shape.type_name == "structure"):
+        known = {} if shape is None else shape.members
+        assert set(value) <= set(known), f"{where}: {set(value) - set(known)} is not in the service model"
+        for name, member in value.items():
+            assert member is not None, f"{where}.{name} is None"
+            _check_members(known[name], member, f"{where}.{name}")
+    elif isinstance(value, list):
+        for item in value:
+            _check_members(shape.member, item, where)
+
+
+def asynchronous(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Runs a coroutine test in an event loop of its own; nothing may hang for longer than ten seconds."""
+
+    @wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 10))
+
+    return run
 
 
 def context(account: str = ACCOUNT) -> RequestContext:

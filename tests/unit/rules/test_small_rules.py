@@ -190,6 +190,10 @@ def test_code_comes_from_the_request_or_from_s3() -> None:
         ({"ZipFile": b"x", "S3Bucket": "b"}, "Please do not provide other FunctionCode parameters when providing a ZipFile."),
         ({"S3Bucket": "b"}, "Please provide both S3Bucket and S3Key."),
         ({"ImageUri": "i"}, source.NO_IMAGES),
+        (
+            {"S3Bucket": "b", "S3Key": "k", "S3ObjectStorageMode": "REFERENCE"},
+            "Code is always copied here: S3ObjectStorageMode must be COPY or left out.",
+        ),
     ],
 )
 def test_anything_else_is_refused(members: dict[str, Any], text: str) -> None:

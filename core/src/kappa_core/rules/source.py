@@ -23,7 +23,7 @@ class S3Source(msgspec.Struct, frozen=True):
 
 
 def source_of(members: Mapping[str, Any]) -> ZipSource | S3Source:
-    """The source among the members ZipFile, S3Bucket, S3Key, S3ObjectVersion and ImageUri.
+    """The source among the members ZipFile, S3Bucket, S3Key, S3ObjectVersion, S3ObjectStorageMode and ImageUri.
 
     Raises InvalidParameterValueException where there is none, more than one, half of one, or an image.
     """
@@ -31,6 +31,8 @@ def source_of(members: Mapping[str, Any]) -> ZipSource | S3Source:
     bucket, key = members.get("S3Bucket"), members.get("S3Key")
     if members.get("ImageUri") is not None:
         raise InvalidParameterValueException(NO_IMAGES)
+    if members.get("S3ObjectStorageMode", "COPY") != "COPY":
+        raise InvalidParameterValueException("Code is always copied here: S3ObjectStorageMode must be COPY or left out.")
     if data is not None:
         if bucket is not None or key is not None or members.get("S3ObjectVersion") is not None:
             raise InvalidParameterValueException("Please do not provide other FunctionCode parameters when providing a ZipFile.")

@@ -50,6 +50,13 @@ async def change_function(deps: Dependencies, name: FunctionName, decide: Decide
             raise outcome
 
 
+def refuse_if_strict(deps: Dependencies, name: FunctionName, function: Function) -> None:
+    """What :func:`change_function` would refuse in strict mode, said before any code is taken in."""
+    busy = states.conflict(function.status, arn=name.arn)
+    if deps.settings.strict_states and busy is not None:
+        raise busy
+
+
 async def _attempt(
     deps: Dependencies, name: FunctionName, decide: Decide, *, when_settled: bool
 ) -> Function | ResourceConflictException:

@@ -21,9 +21,9 @@ from kappa_core.rules.layers import check_layers, check_unzipped_size
 from kappa_core.rules.revision import check_revision
 from kappa_core.rules.tags import check_tags
 from kappa_gateway.api.context import Params, RequestContext
-from kappa_gateway.operations.changing import change_function, delete_quietly, publish_intent
+from kappa_gateway.operations.changing import change_function, delete_quietly, publish_intent, refuse_if_strict
 from kappa_gateway.operations.dependencies import Dependencies, Members
-from kappa_gateway.operations.intake import take_code
+from kappa_gateway.operations.intake import check_storage, take_code
 from kappa_gateway.operations.paging import Place, page_members, page_size, place_of, take_page
 from kappa_gateway.operations.reading import (
     function_name,
@@ -57,8 +57,7 @@ async def create_function(deps: Dependencies, context: RequestContext, params: P
         tags=tags,
     )
     if params.get("Publish"):
-        number = await deps.store.allocate(publish.counter(function))
-        function = publish.begin(function, version=number, description=None)
+        function = await begin_publication(deps, function, numbers=[])
     async with deps.locks.hold(name.key):
         try:
             function = await deps.store.create(function)
@@ -110,6 +109,7 @@ async def update_function_code(deps: Dependencies, context: RequestContext, para
         raise InvalidParameterValueException("PublishTo is not supported here: leave it out.")
     function = await read_function(deps.store, name)
     check_revision(function, revision)
+    refuse_if_strict(deps, name, function)
     if params.get("ImageUri") is not None:
         raise InvalidParameterValueException("Please don't provide ImageUri when updating a function with packageType Zip.")
     code = await take_code(deps, context, params)
@@ -154,6 +154,7 @@ async def begin_publication(
     version = publish.unchanged(function)
     if version is not None and await read_version(deps.store, function, str(version)) is not None:
         return function
+    await check_storage(deps, function.account, function.region, adding=function.configuration.code.size)
     if not numbers:
         numbers.append(await deps.store.allocate(publish.counter(function)))
     return publish.begin(function, version=numbers[0], description=description)

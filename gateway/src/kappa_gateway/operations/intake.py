@@ -20,12 +20,11 @@ async def take_code(deps: Dependencies, context: RequestContext, members: Mappin
         code = await deps.intake.from_zip(source.data)
     else:
         code = await deps.intake.from_s3(source.bucket, source.key, source.version, region=context.region)
-    await deps.storage.check(
-        deps.store,
-        AccountId(context.account),
-        Region(context.region),
-        limit=deps.limits.code_storage_bytes,
-        adding=code.size,
-    )
+    await check_storage(deps, AccountId(context.account), Region(context.region), adding=code.size)
     key_arn = members.get("SourceKMSKeyArn")
     return msgspec.structs.replace(code, source_kms_key_arn=key_arn) if key_arn else code
+
+
+async def check_storage(deps: Dependencies, account: AccountId, region: Region, *, adding: int) -> None:
+    """Raises CodeStorageExceededException where the account has no room for ``adding`` more bytes of code."""
+    await deps.storage.check(deps.store, account, region, limit=deps.limits.code_storage_bytes, adding=adding)

@@ -36,8 +36,6 @@ async def publish_layer_version(deps: Dependencies, context: RequestContext, par
     name = layer_name(context, params)
     _check_own(context, name, "lambda:PublishLayerVersion")
     code = await take_code(deps, context, params["Content"])
-    if code.unzipped_size > deps.limits.unzipped_bytes:
-        raise InvalidParameterValueException(f"Unzipped size must be smaller than {deps.limits.unzipped_bytes} bytes")
     number = await deps.store.allocate(f"layers/{name.account}/{name.region}/{name.name}")
     layer = await deps.store.create(
         LayerVersion(

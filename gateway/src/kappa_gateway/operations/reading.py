@@ -75,7 +75,7 @@ async def read_version(store: ResourceStore, function: Function, version: str) -
     """A published version of this very function."""
     if not is_version(version):
         return None
-    found = await store.get(Key("FunctionVersion", function.account, function.region, function.name, str(int(version))))
+    found = await store.get(Key("FunctionVersion", function.account, function.region, function.name, version))
     return found if isinstance(found, FunctionVersion) and belongs(found, function) else None
 
 

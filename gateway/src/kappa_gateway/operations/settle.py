@@ -23,6 +23,7 @@ from kappa_core.resources import Alias, Configuration, Function, FunctionStatus,
 from kappa_core.rules import publish, states
 from kappa_core.rules.deletion import belongs
 from kappa_core.rules.resolve import layer_digests
+from kappa_gateway.code.trees import TreesUnavailable
 from kappa_gateway.operations.changing import delete_quietly, finish_publication
 from kappa_gateway.operations.locks import KeyedLocks
 from kappa_gateway.operations.reading import read_layers
@@ -33,6 +34,8 @@ _AT_ONCE: Final = 4
 """Archives unpacked at the same time."""
 _RETRY_SECONDS: Final = 1.0
 """After the store could not be reached."""
+_REREAD_SECONDS: Final = 0.5
+"""How often a waiter looks for itself: another process settles, and the watch that tells may just be broken."""
 
 
 class Trees(Protocol):
@@ -81,6 +84,7 @@ class Settler:
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._again: set[Key] = set()
         self._deleted: set[Key] = set()
+        self._retried: set[Key] = set()
         self._waiters: dict[Key, list[asyncio.Future[None]]] = {}
         self._stopping = False
 
@@ -105,10 +109,9 @@ class Settler:
             try:
                 if _settled(await self._store.get(key)):
                     return True
-                async with asyncio.timeout_at(deadline):
-                    await woken
-            except TimeoutError:
-                return False
+                if loop.time() >= deadline:
+                    return False
+                await asyncio.wait([woken], timeout=min(_REREAD_SECONDS, deadline - loop.time()))
             finally:
                 waiting = self._waiters.get(key, [])
                 if woken in waiting:
@@ -129,10 +132,9 @@ class Settler:
                 await self._sleep(_RETRY_SECONDS)
 
     async def _follow(self) -> None:
-        """One watch, until it ends. What a missing runtime has failed is tried again: it may have been installed since."""
-        retried: set[Key] = set()
+        """One watch, until it ends."""
         async with aclosing(self._store.watch()) as changes:
-            await self._collect_orphans()
+            await self._catch_up()
             async for change in changes:
                 self._wake(change.key)
                 if change.type == "DELETE":
@@ -141,9 +143,19 @@ class Settler:
                         self.changed(change.key)
                 elif _needs_work(change.resource):
                     self.changed(change.key)
-                elif change.key not in retried and self._may_run_now(change.resource):
-                    retried.add(change.key)
-                    self.changed(change.key)
+
+    async def _catch_up(self) -> None:
+        """What only a start looks at: leftovers of functions that are gone, and failures whose cause (a missing runtime, a full
+        disk) may be gone as well."""
+        functions = {one.key: one for one in await self._store.list("Function") if isinstance(one, Function)}
+        versions = await self._store.list("FunctionVersion")
+        for child in [*versions, *await self._store.list("Alias")]:
+            if isinstance(child, FunctionVersion | Alias) and not belongs(child, functions.get(_parent(child))):
+                await delete_quietly(self._store, child.key, resource_version=child.meta.resource_version)
+        for resource in [*functions.values(), *versions]:
+            if isinstance(resource, Function | FunctionVersion) and resource.status.last_update_status == "Failed":
+                self._retried.add(resource.key)
+                self.changed(resource.key)
 
     async def idle(self) -> None:
         """Wait until nothing is being settled."""
@@ -170,6 +182,8 @@ class Settler:
                     _log.warning("settling %s %s is put off: %s", key.kind, key.name, error)
                     await self._sleep(_RETRY_SECONDS)
                     continue
+                except Exception:  # noqa: BLE001 - a bug about one function must not end the watch over all others
+                    _log.exception("settling %s %s failed unexpectedly", key.kind, key.name)
                 self._wake(key)
                 if key not in self._again:
                     return
@@ -196,13 +210,13 @@ class Settler:
     async def _settle_function(self, function: Function) -> None:
         if publish.pending(function) is not None:
             function = await self._finish(function)
-        if states.is_settled(function.status) and not self._may_run_now(function):
+        if not self._is_due(function):
             return
         status = await self._outcome(function.configuration, function.status, serving=function.configuration)
         await self._record(function, status)
 
     async def _settle_version(self, version: FunctionVersion) -> None:
-        if states.is_settled(version.status) and not self._may_run_now(version):
+        if not self._is_due(version):
             return
         status = await self._outcome(version.configuration, version.status, serving=None)
         await self._record(version, status)
@@ -247,7 +261,7 @@ class Settler:
             raise _Unready(error.message or "The code is not usable.", states.INVALID_ZIP) from error
         except BlobNotFound as error:
             raise _Unready("The code of the function is no longer there. Upload it again.", states.INTERNAL_ERROR) from error
-        except (LambdaError, BlobError, OSError) as error:
+        except (LambdaError, BlobError, TreesUnavailable, OSError) as error:
             raise _Unready(f"The code could not be unpacked: {error}", states.INTERNAL_ERROR) from error
         except Exception as error:
             _log.exception("unpacking failed unexpectedly")
@@ -263,6 +277,8 @@ class Settler:
             if current.configuration != prepared.configuration or current.status != prepared.status:
                 self.changed(prepared.key)
                 return
+            if current.status == status:
+                return
             try:
                 await self._store.update(msgspec.structs.replace(current, status=status))
             except Conflict:
@@ -272,13 +288,6 @@ class Settler:
             return
 
     # -- what functions leave behind -----------------------------------------------------------------------------------
-
-    async def _collect_orphans(self) -> None:
-        """Everything that functions deleted before this start have left."""
-        functions = {one.key: one for one in await self._store.list("Function") if isinstance(one, Function)}
-        for child in [*await self._store.list("FunctionVersion"), *await self._store.list("Alias")]:
-            if isinstance(child, FunctionVersion | Alias) and not belongs(child, functions.get(_parent(child))):
-                await delete_quietly(self._store, child.key, resource_version=child.meta.resource_version)
 
     async def _collect_children(self, key: Key) -> None:
         for kind in ("Alias", "FunctionVersion"):
@@ -292,12 +301,10 @@ class Settler:
 
     # -- small things --------------------------------------------------------------------------------------------------
 
-    def _may_run_now(self, resource: Resource) -> bool:
-        """Whether it failed for lack of a runtime that is there now."""
-        if not isinstance(resource, Function | FunctionVersion):
-            return False
-        code = resource.status.last_update_status_reason_code
-        return code == states.INVALID_RUNTIME and self._runtimes.available(resource.configuration.runtime or "") is None
+    def _is_due(self, resource: Function | FunctionVersion) -> bool:
+        retry = resource.key in self._retried
+        self._retried.discard(resource.key)
+        return retry or not states.is_settled(resource.status)
 
     def _wake(self, key: Key) -> None:
         for waiter in self._waiters.pop(key, []):

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Protocol
 
 import msgspec
 
-from kappa_core.names import LayerName
+from kappa_core.names import layer_arn
 from kappa_core.ports.blobs import BlobError, BlobStore
 from kappa_core.ports.store import ResourceStore, StoreError
 from kappa_core.resources import Configuration, Function, FunctionVersion, LayerVersion, Sha256
@@ -27,8 +27,8 @@ INTERVAL_SECONDS: Final = 60 * 60.0
 class Trees(Protocol):
     """Unpacked code; see kappa_gateway.code.trees."""
 
-    async def sweep(self, keep: Collection[Sha256], /, *, older_than_ms: int) -> object:
-        """Remove the trees that were made of other archives only and not used since."""
+    async def sweep(self, keep: Iterable[Sha256 | tuple[Sha256, ...]], /) -> object:
+        """Remove the trees of all archives, and of all lists of layers (tuples), that are not in ``keep``, but for recent ones."""
 
 
 class Swept(msgspec.Struct, frozen=True):
@@ -75,7 +75,9 @@ class Sweeper:
         layers, removed = await self._sweep_layers({arn for one in configurations for arn in one.layers}, older_than_ms)
         keep = {one.code.sha256 for one in configurations} | {layer.code.sha256 for layer in layers}
         blobs = await self._blobs.sweep(keep, older_than_ms=older_than_ms)
-        await self._trees.sweep(keep, older_than_ms=older_than_ms)
+        archive_of = {_arn(layer): layer.code.sha256 for layer in layers}
+        merged = {tuple(archive_of[arn] for arn in one.layers if arn in archive_of) for one in configurations if one.layers}
+        await self._trees.sweep([*(one.code.sha256 for one in configurations), *merged])
         return Swept(len(blobs), removed)
 
     async def _configurations(self) -> list[Configuration]:
@@ -94,10 +96,13 @@ class Sweeper:
         removed = 0
         for layer in await self._store.list("LayerVersion"):
             assert isinstance(layer, LayerVersion)
-            arn = LayerName(layer.account, layer.region, layer.name, layer.version).arn
-            if layer.deleted and arn not in used and layer.meta.updated_ms < older_than_ms:
+            if layer.deleted and _arn(layer) not in used and layer.meta.updated_ms < older_than_ms:
                 await delete_quietly(self._store, layer.key, resource_version=layer.meta.resource_version)
                 removed += 1
             else:
                 kept.append(layer)
         return kept, removed
+
+
+def _arn(layer: LayerVersion) -> str:
+    return layer_arn(layer.account, layer.region, layer.name, layer.version)

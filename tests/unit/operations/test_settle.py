@@ -1,0 +1,243 @@
+"""The settler: everything that is accepted ends as Active or Failed, whatever happens in between."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from control_plane import ControlPlane, arn, asynchronous, digest, settling
+from kappa_core.errors import InvalidParameterValueException, ResourceConflictException
+from kappa_core.names import FunctionName
+from kappa_core.ports.blobs import BlobNotFound
+from kappa_core.resources import AccountId, Function, Key, Region
+from kappa_core.rules.resolve import resolve
+
+KEY = Key("Function", AccountId("123456789012"), Region("eu-central-1"), "hello")
+
+
+async def stored(plane: ControlPlane) -> Function:
+    function = await plane.memory.get(KEY)
+    assert isinstance(function, Function)
+    return function
+
+
+@asynchronous
+async def test_settling_unpacks_code_and_layers_before_anything_is_active() -> None:
+    plane = ControlPlane()
+    layer = await plane.layer(data=b"layer")
+    plane.trees.gate.clear()
+    await plane.create(settle=False, Layers=[layer])
+    waiting = asyncio.create_task(plane.settler.await_settled(KEY, 5))
+    await asyncio.sleep(0)
+    assert (await stored(plane)).status.state == "Pending"
+    assert not waiting.done()
+    plane.trees.gate.set()
+    assert await waiting
+    assert (await stored(plane)).status.state == "Active"
+    assert plane.trees.unpacked == [digest(b"code 1"), digest(b"layer")]
+
+
+@asynchronous
+async def test_a_missing_runtime_fails_the_function_and_says_what_was_found() -> None:
+    plane = ControlPlane()
+    plane.runtimes.missing = {"python3.12"}
+    await plane.create()
+    configuration = await plane.configuration()
+    assert (configuration["State"], configuration["StateReasonCode"]) == ("Failed", "InvalidRuntime")
+    assert configuration["StateReason"] == "python3.12 is not installed; found python3.11."
+    assert configuration["LastUpdateStatus"] == "Failed"
+
+
+@asynchronous
+async def test_a_failed_function_is_repaired_by_an_update() -> None:
+    plane = ControlPlane()
+    plane.runtimes.missing = {"python3.12"}
+    await plane.create()
+    answer = await plane("UpdateFunctionConfiguration", FunctionName="hello", Runtime="python3.11")
+    assert answer["State"] == "Pending"
+    await plane.settler.idle()
+    assert (await plane.configuration())["State"] == "Active"
+
+
+@asynchronous
+async def test_a_failed_update_leaves_the_old_configuration_serving() -> None:
+    plane = ControlPlane()
+    await plane.create()
+    plane.runtimes.missing = {"nodejs22.x"}
+    await plane("UpdateFunctionConfiguration", FunctionName="hello", Runtime="nodejs22.x", Timeout=9)
+    await plane.settler.idle()
+    configuration = await plane.configuration()
+    assert (configuration["State"], configuration["LastUpdateStatus"]) == ("Active", "Failed")
+    assert configuration["LastUpdateStatusReasonCode"] == "InvalidRuntime"
+    assert configuration["Runtime"] == "nodejs22.x"
+    name = FunctionName(KEY.account, KEY.region, "hello")
+    serving = resolve({KEY: await stored(plane)}, name).runnable()
+    assert (serving.runtime, serving.timeout) == ("python3.12", 3)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (InvalidParameterValueException("Could not unzip."), "InvalidZipFileException", "Could not unzip."),
+        (BlobNotFound("no blob"), "InternalError", "The code of the function is no longer there. Upload it again."),
+        (OSError(28, "No space left on device"), "InternalError", "could not be unpacked: [Errno 28] No space left on device"),
+        (RuntimeError("a bug"), "InternalError", "could not be unpacked: RuntimeError('a bug')"),
+    ],
+)
+def test_whatever_unpacking_raises_ends_as_failed_with_its_reason(error: Exception, code: str, reason: str) -> None:
+    @asynchronous
+    async def scenario() -> None:
+        plane = ControlPlane()
+        plane.trees.error = error
+        await plane.create()
+        configuration = await plane.configuration()
+        assert (configuration["State"], configuration["StateReasonCode"]) == ("Failed", code)
+        assert reason in configuration["StateReason"]
+
+    scenario()
+
+
+@asynchronous
+async def test_a_start_finishes_what_was_pending_and_retries_runtimes_that_are_installed_by_now() -> None:
+    before = ControlPlane()
+    before.trees.gate.clear()
+    await before.create("pending", settle=False, Publish=True)
+    before.runtimes.missing = {"nodejs22.x"}
+    before.trees.gate.set()
+    await before.create("failed", Runtime="nodejs22.x", Publish=True)
+    before.trees.gate.clear()
+    await before.create("stuck", settle=False)
+    await before.settler.stop()
+
+    after = ControlPlane(on=before)
+    async with settling(after):
+        for name, qualifier in (
+            ("pending", "$LATEST"),
+            ("pending", "1"),
+            ("failed", "$LATEST"),
+            ("failed", "1"),
+            ("stuck", "$LATEST"),
+        ):
+            while (await after.configuration(name, Qualifier=qualifier))["State"] != "Active":
+                await asyncio.sleep(0)
+
+
+@asynchronous
+async def test_a_start_retries_a_failure_once_and_writes_nothing_where_it_fails_again() -> None:
+    before = ControlPlane()
+    before.runtimes.missing = {"python3.12"}
+    await before.create()
+    failed = await stored(before)
+    after = ControlPlane(on=before)
+    after.runtimes.missing = {"python3.12"}
+    async with settling(after):
+        for _ in range(50):
+            await asyncio.sleep(0)
+        await after.settler.idle()
+    assert await stored(after) == failed
+
+
+@asynchronous
+async def test_by_default_a_change_waits_for_what_is_under_way() -> None:
+    plane = ControlPlane()
+    plane.trees.gate.clear()
+    await plane.create(settle=False)
+    update = asyncio.create_task(plane("UpdateFunctionConfiguration", FunctionName="hello", Timeout=9))
+    publish = asyncio.create_task(plane("PublishVersion", FunctionName="hello"))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not update.done()
+    assert not publish.done()
+    plane.trees.gate.set()
+    assert (await update)["Timeout"] == 9
+    assert (await publish)["Version"] == "1"
+
+
+@asynchronous
+async def test_strict_states_refuse_at_once_in_aws_words() -> None:
+    plane = ControlPlane(strict=True)
+    plane.trees.gate.clear()
+    await plane.create(settle=False)
+    for operation, params in (
+        ("UpdateFunctionCode", {"ZipFile": b"x"}),
+        ("UpdateFunctionConfiguration", {"Timeout": 9}),
+        ("PublishVersion", {}),
+    ):
+        with pytest.raises(ResourceConflictException, match=r"currently in the following state: Pending$"):
+            await plane(operation, FunctionName="hello", **params)
+    plane.trees.gate.set()
+    await plane.settler.idle()
+    plane.trees.gate.clear()
+    await plane("UpdateFunctionConfiguration", FunctionName="hello", Timeout=9)
+    with pytest.raises(ResourceConflictException) as caught:
+        await plane("TagResource", Resource=arn("hello"), Tags={"a": "b"})
+    assert caught.value.message == (
+        f"The operation cannot be performed at this time. An update is in progress for resource: {arn('hello')}"
+    )
+    plane.trees.gate.set()
+
+
+@asynchronous
+async def test_settling_takes_at_least_the_delay() -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    plane = ControlPlane(delay=0.5, sleep=sleep)
+    await plane.create()
+    assert slept == [0.5]
+
+
+@asynchronous
+async def test_waiting_ends_with_the_deadline_or_with_the_function() -> None:
+    plane = ControlPlane()
+    plane.trees.gate.clear()
+    await plane.create(settle=False)
+    assert not await plane.settler.await_settled(KEY, 0.0)
+    async with settling(plane):
+        waiting = asyncio.create_task(plane.settler.await_settled(KEY, 5))
+        await asyncio.sleep(0)
+        await plane("DeleteFunction", FunctionName="hello")
+        assert await waiting
+        plane.trees.gate.set()
+
+
+@asynchronous
+async def test_a_function_deleted_while_it_settles_stays_deleted() -> None:
+    plane = ControlPlane()
+    plane.trees.gate.clear()
+    await plane.create(settle=False)
+    await asyncio.sleep(0)
+    await plane("DeleteFunction", FunctionName="hello")
+    plane.trees.gate.set()
+    await plane.settler.idle()
+    assert await plane.memory.list("Function") == []
+
+
+@asynchronous
+async def test_a_settling_update_never_overwrites_what_came_after_it() -> None:
+    plane = ControlPlane()
+    plane.trees.gate.clear()
+    await plane.create(settle=False)
+    await asyncio.sleep(0)
+    await plane("DeleteFunction", FunctionName="hello")
+    await plane.create(settle=False, Code={"ZipFile": b"another"})
+    plane.trees.gate.set()
+    await plane.settler.idle()
+    function = await stored(plane)
+    assert function.status.serving == function.configuration
+    assert function.configuration.code.sha256 == digest(b"another")
+
+
+@asynchronous
+async def test_what_another_process_changes_is_settled_too() -> None:
+    ours = ControlPlane()
+    theirs = ControlPlane(on=ours)
+    theirs.trees.gate.clear()  # it accepts the change and never gets to settling it
+    async with settling(ours):
+        await theirs.create(settle=False)
+        assert await ours.settler.await_settled(KEY, 5)
+        assert (await ours.configuration())["State"] == "Active"
+    await theirs.settler.stop()
