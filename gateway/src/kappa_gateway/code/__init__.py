@@ -2,7 +2,6 @@
 
 ``paths``    which names and links an archive may contain (pure)
 ``zips``     reading an archive: what is in it, how big it really is, AWS's refusals
-``sizes``    what a function and its layers may weigh together (pure)
 ``s3``       reading an archive from any S3-compatible endpoint
 ``intake``   the way in: check, store as a blob, describe as :class:`kappa_core.resources.Code`
 ``unpack``   writing archives to a folder
