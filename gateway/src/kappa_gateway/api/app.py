@@ -33,6 +33,7 @@ from kappa_gateway.wire import REQUEST_ID_HEADER, error_response, new_request_id
 
 _THREAD_BYTES: Final = 1 << 20
 """Bodies from this size on are parsed in a thread: decoding a 50 MiB zip must not stop the invocations of others."""
+_SHOWN_PATH_BYTES: Final = 512
 _AWS_OPERATION_NAMES: Final = {"Invoke": "InvokeFunction"}
 """Names in RequestEntityTooLargeException that differ from the model's."""
 
@@ -209,9 +210,8 @@ class _ControlPlane:
 
 
 async def _unknown_operation(request: Request, _: Exception) -> Response:
-    error = UnknownOperationException(
-        f"No operation of the Lambda API has the method and path {request.method} {request.url.path}"
-    )
+    path = raw_path(request.scope)[:_SHOWN_PATH_BYTES].decode("latin-1")
+    error = UnknownOperationException(f"No operation of the Lambda API has the method and path {request.method} {path}")
     status, headers, body = error_response(error, new_request_id())
     return Response(body, status_code=status, headers=headers)
 
