@@ -321,6 +321,7 @@ class Runtime {
     this.onEmptyLoop = null; // called once when nothing is left to do in the process
     this.outgoing = null; // the answer that goes out at the end of this turn of the event loop
     this.open = null; // id of the invocation that has no answer yet
+    this.stream = null; // its response stream, in a streaming handler
   }
 
   /** Ask for the next event, with the answer to the last one if there is one, and hand it to the handler. */
@@ -368,7 +369,7 @@ class Runtime {
     const { headers, body } = await nextEvent;
     this.#accept(headers);
     const { createResponseStream } = require('./response_stream.cjs');
-    const stream = createResponseStream(this.api, this.open, this.handler[HANDLER_HIGHWATERMARK]);
+    const stream = (this.stream = createResponseStream(this.api, this.open, this.handler[HANDLER_HIGHWATERMARK]));
     const ended = new Promise((resolve, reject) => {
       stream.on('finish', resolve).on('error', reject);
     });
@@ -388,7 +389,7 @@ class Runtime {
     } catch (error) {
       this.logError('Invoke Error', error);
       if (!stream.begun) return this.#answer(this.#errorPost(error));
-      if (!stream.writableEnded && !stream.destroyed) stream.fail(error);
+      if (!stream.writableEnded && !stream.destroyed) await stream.fail(error);
     }
     this.open = null;
     if (WITHOUT_CALLBACKS || !context.callbackWaitsForEmptyEventLoop) this.next();
@@ -448,6 +449,7 @@ class Runtime {
   /** Tell the caller what ended the process, then end it. */
   crash(error, exitCode) {
     const finish = () => process.exit(exitCode);
+    if (this.open && this.stream?.begun && !this.stream.writableEnded) return void this.stream.fail(error).then(finish);
     const request = this.outgoing ?? (this.open && this.#errorPost(error));
     this.outgoing = null;
     this.open = null;

@@ -29,13 +29,16 @@ function createResponseStream(api, id, highWaterMark) {
       return super.end(this.#serialised(chunk), encoding, callback);
     }
 
-    /** End the response with an error; the caller sees what was streamed so far, then the error. */
+    /** End the response with an error; the caller sees what was streamed so far, then the error. Resolves when that was answered. */
     fail(error) {
       const payload = errorPayload(error);
       const encoded = Buffer.from(JSON.stringify(payload)).toString('base64');
       const type = headerText(payload.errorType);
       const trailers = `Lambda-Runtime-Function-Error-Type: ${type}\r\nLambda-Runtime-Function-Error-Body: ${encoded}\r\n`;
-      api.write(`0\r\n${trailers}\r\n`, () => {});
+      return new Promise((resolve) => {
+        answered = resolve;
+        api.endStream(`0\r\n${trailers}\r\n`);
+      });
     }
 
     get begun() {
@@ -50,8 +53,8 @@ function createResponseStream(api, id, highWaterMark) {
 
     _final(callback) {
       this.#begin();
-      answered = callback;
-      api.write('0\r\n\r\n', (error) => error && callback(error));
+      answered = () => callback();
+      api.endStream('0\r\n\r\n');
     }
 
     #serialised(chunk) {

@@ -56,12 +56,17 @@ class RuntimeApi {
     this.#write(
       `POST /2018-06-01/runtime/${target} HTTP/1.1\r\n${this.hostHeader}Transfer-Encoding: chunked\r\n${headers}\r\n`,
     );
-    this.socket.ref();
   }
 
   write(data, then) {
     if (this.socket) this.socket.write(data, then);
     else then(new Error('the Runtime API closed the connection'));
+  }
+
+  /** The last part of a stream: from here on its answer is waited for. */
+  endStream(data) {
+    this.write(data, () => {}); // a connection that breaks ends the process
+    this.socket?.ref();
   }
 
   #askForEvent(before) {
@@ -137,9 +142,10 @@ class RuntimeApi {
         this.#askForEvent([]);
       }
     }
+    // From here on the function's own work keeps the event loop alive, or lets it end.
+    if (!this.expected.length) this.socket?.unref();
     if (then) return then(answer);
     if (answer.status !== 200) die(`answered /next with ${answer.status} ${answer.body()}`);
-    this.socket?.unref(); // from here on the function's own work keeps the event loop alive, or lets it end
     this.onEvent({ headers: answer.headers, body: answer.body() });
   }
 }
