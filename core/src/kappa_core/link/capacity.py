@@ -149,6 +149,11 @@ class Environment:
         return self.asked_at is not None or self.finish or self.phase == "draining"
 
 
+def function_of(revision: str) -> str:
+    """The function key that a revision names: what is before its first dot (see :class:`kappa_core.spec.VersionSpec`)."""
+    return revision.partition(".")[0]
+
+
 def adopt(revision: Revision, function: Function) -> None:
     """The revision is one of this function's."""
     if revision.function is not None:

@@ -117,6 +117,11 @@ class Dispatcher:
         self._forget(invocation)
         return True
 
+    def is_waiting(self, request_id: str) -> bool:
+        """Whether it has been dispatched nowhere, or was refused there."""
+        invocation = self._invocations.get(request_id)
+        return invocation is not None and invocation.environment is None
+
     def runs_on(self, link: int, stream: int, request_id: str) -> bool:
         """Whether this request is in flight on that environment: what else it sends for it (DATA) is then to be taken."""
         invocation = self._invocations.get(request_id)
@@ -342,7 +347,11 @@ class Dispatcher:
 
     def next_deadline(self) -> float | None:
         """When ``on_tick`` has something to do, None for never."""
-        deadlines = [queue.asked_at + WANT_AGAIN_SECONDS for queue in self._waiting if queue.supervisors]
+        deadlines = [
+            queue.asked_at + WANT_AGAIN_SECONDS
+            for queue in self._waiting
+            if queue.supervisors and queue not in self._changed  # those are the next flush's
+        ]
         for supervisor in self._lost:
             deadlines.append(supervisor.lost_at + RESUME_SECONDS)
             break

@@ -25,7 +25,7 @@ from typing import Final, Literal
 import msgspec
 
 from kappa_core.limits import ENVIRONMENTS_PER_10_SECONDS
-from kappa_core.link.capacity import Environment, Function, Phase, Pool, Revision, adopt
+from kappa_core.link.capacity import Environment, Function, Phase, Pool, Revision, adopt, function_of
 from kappa_core.link.collection import Collection, View, proves
 from kappa_core.link.dispatch import CAPACITY
 from kappa_core.link.effects import (
@@ -54,11 +54,14 @@ COLLECT_SECONDS: Final = 1.0
 """When a collection is complete without those who have not answered."""
 REBUILD_SECONDS: Final = 3.0
 """How long a new holder waits for the gateways it expects."""
+GONE_KEPT: Final = 10_000
+"""Environments that are remembered to be gone: a word of them may still be under way."""
 FAILURES_BEFORE_DENIAL: Final = 3
 BACKOFF_SECONDS: Final = 0.5
 BACKOFF_MOST_SECONDS: Final = 15.0
 
 _Timer = Literal["rebuild", "start", "idle", "retire", "review", "collect", "excess"]
+_SOON: Final = 0.01
 _EVERYTHING: Final = ""
 """The scope of a collection over all functions."""
 
@@ -102,8 +105,10 @@ class Scaler:
         "_collections",
         "_environments",
         "_epoch",
+        "_function_of",
         "_functions",
         "_gateways",
+        "_gone",
         "_idle_seconds",
         "_needy",
         "_new_id",
@@ -121,12 +126,15 @@ class Scaler:
         *,
         new_id: Callable[[], str],
         policy: Policy = start_at_once,
+        function_of: Callable[[str], str] = function_of,
         idle_seconds: float = 600.0,
         start_seconds: float = 60.0,
         burst: int = ENVIRONMENTS_PER_10_SECONDS,
     ) -> None:
-        """``new_id`` makes environment ids that are never used twice; ``burst`` is environments per 10 s and function."""
+        """``new_id`` makes environment ids that are never used twice; ``burst`` is environments per 10 s and function.
+        ``function_of`` names the function of a revision that environments speak of before ``on_revision`` did."""
         self._new_id = new_id
+        self._function_of = function_of
         self._policy = policy
         self._idle_seconds = idle_seconds
         self._start_seconds = start_seconds
@@ -139,6 +147,7 @@ class Scaler:
         self._revisions: dict[str, Revision] = {}
         self._environments: dict[str, Environment] = {}
         self._gateways: dict[str, None] = {}
+        self._gone: dict[str, None] = {}
         self._needy: dict[str, None] = {}
         """Revisions with waiters."""
         self._collections: dict[str, Collection] = {}
@@ -168,6 +177,9 @@ class Scaler:
         """Another gateway holds the Lease, or this one can no longer be sure that it does."""
         self._state = "standby"
         self._collections, self._again, self._timers = {}, {}, []
+        self._gateways, self._needy = {}, {}
+        for revision in self._revisions.values():
+            revision.demands = {}
 
     @property
     def acting(self) -> bool:
@@ -184,6 +196,9 @@ class Scaler:
         function = self._functions.get(function_key)
         if function is None:
             function = self._functions[function_key] = Function(function_key, self._pool(pool), burst=self._burst)
+            for revision in self._revisions.values():
+                if self._function_of(revision.name) == function_key:
+                    adopt(revision, function)
         function.reserve(reserved)
         return self._shed(function, now) + self._review_all(now)
 
@@ -282,8 +297,7 @@ class Scaler:
         """What HELLO, ENVIRONMENT, PARKED or DRAINING says of one: ``init``, ``draining``, or anything else for ready."""
         environment = self._environments.get(environment_id)
         if environment is None:
-            environment = Environment(environment_id, self._revision(revision), "starting")
-            self._add(environment, now)
+            return self._stranger(environment_id, revision, now)
         effects: list[Effect] = []
         if state == "draining":
             environment.phase, environment.asked_at = "draining", None
@@ -299,6 +313,9 @@ class Scaler:
         if environment is None:
             return []
         self._remove(environment)
+        self._gone[environment_id] = None
+        if len(self._gone) > GONE_KEPT:
+            del self._gone[next(iter(self._gone))]
         effects: list[Effect] = []
         if environment.phase == "starting" and not environment.finish and not environment.given_up:
             effects += self._failed(environment.revision, environment.attempt, reason, now)
@@ -392,7 +409,7 @@ class Scaler:
             )
             need -= available
             if available:
-                self._review_again(revision, now + GRACE_SECONDS - age)
+                self._review_again(revision, now + max(GRACE_SECONDS - age, _SOON))
         if need <= 0:
             return [], False
         before = len(revision.environments)
@@ -535,12 +552,26 @@ class Scaler:
     # -- environments ------------------------------------------------------------------------------------------------
     def _add(self, environment: Environment, now: float) -> None:
         self._environments[environment.environment_id] = environment
+        self._watch(environment, now)
+
+    def _watch(self, environment: Environment, now: float) -> None:
         if environment.phase == "starting":
             environment.due = now + environment.revision.start_seconds
             self._remind(environment.due, "start", environment.environment_id)
         elif environment.phase == "ready":
             environment.due = now + environment.revision.idle_seconds
             self._remind(environment.due, "idle", environment.environment_id)
+
+    def _stranger(self, environment_id: str, revision: str, now: float) -> list[Effect]:
+        """Nobody is known to have ordered this one, or it is gone and this is a late word of it. The provider knows."""
+        if environment_id in self._gone:
+            return []
+        environment = Environment(environment_id, self._revision(revision), "starting")
+        self._add(environment, now)
+        if self._state != "acting":
+            return []
+        environment.given_up = True
+        return [StopEnvironments(revision, [environment_id], "nobody ordered it")]
 
     def _remove(self, environment: Environment) -> None:
         del self._environments[environment.environment_id]
@@ -601,7 +632,10 @@ class Scaler:
     def _revision(self, name: str) -> Revision:
         revision = self._revisions.get(name)
         if revision is None:
-            revision = self._revisions[name] = Revision(name, idle_seconds=self._idle_seconds, start_seconds=self._start_seconds)
+            revision = Revision(name, idle_seconds=self._idle_seconds, start_seconds=self._start_seconds)
+            self._revisions[name] = revision
+            if (function := self._functions.get(self._function_of(name))) is not None:
+                adopt(revision, function)
         return revision
 
     def _drop_unused(self, revision: Revision) -> None:
@@ -615,6 +649,7 @@ class Scaler:
         self._state, self._awaited = "acting", set()
         effects: list[Effect] = []
         for environment in list(self._environments.values()):
+            self._watch(environment, now)
             if environment.finish or environment.revision.superseded:
                 effects += self._finish(environment, now)
         return effects + self._review_all(now)

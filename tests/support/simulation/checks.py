@@ -1,0 +1,181 @@
+"""What must hold in every simulated history: the guarantees of the link, checked against the truth that only the simulation sees.
+
+Every check is made when something happens (a run begins, an answer is given, an environment is ordered) and raises Violation with
+the sentence that was broken. The checker sees what runs at the supervisors and what gateways hold in flight; the machines do not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from simulation.world import Violation, World
+
+
+@dataclass(slots=True)
+class Request:
+    """One invocation of a client and what became of it."""
+
+    request_id: str
+    function: str
+    revision: str
+    gateway: str
+    arrived: float
+    duration: float
+    calm: bool
+    """Arrived when nothing was broken nor about to break: it may be throttled, but must not fail."""
+    ending: str = "park"
+    """What the run comes to: ``park``, ``restart`` (a timeout), ``end``, or ``crash``."""
+    outcome: str = ""
+    ended: float = 0.0
+    dispatched: bool = False
+
+
+@dataclass(slots=True)
+class Share:
+    """A reserved share or the unreserved rest of the account, and the most that may exist in it now."""
+
+    limit: int
+    existing: int = 0
+    ceiling: int = 0
+    in_flight: dict[str, int] = field(default_factory=dict)
+    """Environment → requests that are in flight on it, at a gateway or in the environment itself."""
+    full_until: float = -1.0
+    """When it was last full, as far as that is over."""
+
+    def is_full(self) -> bool:
+        return len(self.in_flight) >= self.limit
+
+
+class Checks:
+    __slots__ = ("_ran", "_running", "_share_of", "_world", "account", "requests", "shares", "total", "waiting")
+
+    def __init__(self, world: World, account: int, reserved: dict[str, int | None]) -> None:
+        self._world = world
+        self.account = account
+        self.total = Share(account)
+        self.shares: dict[str, Share] = {}
+        self._share_of: dict[str, str] = {}
+        self._running: dict[str, str] = {}
+        self._ran: set[str] = set()
+        self.requests: dict[str, Request] = {}
+        self.waiting: dict[tuple[str, str], dict[str, Request]] = {}
+        """Per gateway and function, in order of arrival."""
+        for function, amount in reserved.items():
+            self._share_of[function] = function if amount is not None else ""
+            if amount is not None:
+                self.shares[function] = Share(amount)
+        self.shares[""] = Share(account - sum(amount or 0 for amount in reserved.values()))
+        for share in (*self.shares.values(), self.total):
+            share.ceiling = share.limit
+
+    def share(self, function: str) -> Share:
+        return self.shares[self._share_of[function]]
+
+    # -- environments ------------------------------------------------------------------------------------------------
+    def ordered(self, function: str, number: int) -> None:
+        for share in (self.share(function), self.total):
+            share.existing += number
+            if share.existing > max(share.limit, share.ceiling):
+                raise Violation(f"{share.existing} environments of {function} where {share.limit} are permitted")
+
+    def ended(self, function: str) -> None:
+        for share in (self.share(function), self.total):
+            share.existing -= 1
+            share.ceiling = max(share.limit, min(share.ceiling, share.existing))
+
+    def limit_changed(self, function: str, reserved: int) -> None:
+        """Only of functions that have reserved concurrency, which keep it."""
+        share = self.shares[function]
+        rest = self.shares[""]
+        self._note_full(share)
+        self._note_full(rest)
+        rest.limit += share.limit - reserved
+        share.limit = reserved
+        for changed in (share, rest):
+            changed.ceiling = max(changed.limit, changed.existing)
+
+    # -- runs --------------------------------------------------------------------------------------------------------
+    def run_begins(self, environment: str, request_id: str) -> None:
+        request = self.requests[request_id]
+        if environment in self._running:
+            raise Violation(f"{environment} runs {self._running[environment]} and was given {request_id}")
+        if request_id in self._ran:
+            raise Violation(f"{request_id} ran twice")
+        if request.outcome in {"429", "503"}:
+            raise Violation(f"{request_id} ran after it was answered {request.outcome}")
+        self._running[environment] = request_id
+        self._ran.add(request_id)
+        self._hold(environment, request.function)
+        for share, name in ((self.share(request.function), request.function), (self.total, "the account")):
+            running = sum(
+                1 for run in self._running.values() if share is self.total or self.share(self.requests[run].function) is share
+            )
+            if running > max(share.limit, share.ceiling):
+                raise Violation(f"{running} run at once in the share of {name} that permits {share.limit}")
+
+    def run_ends(self, environment: str) -> None:
+        request_id = self._running.pop(environment, None)
+        if request_id is not None:
+            self._release(environment, self.requests[request_id].function)
+
+    # -- gateways ----------------------------------------------------------------------------------------------------
+    def arrives(self, request: Request) -> None:
+        self.requests[request.request_id] = request
+        self.waiting.setdefault((request.gateway, request.function), {})[request.request_id] = request
+
+    def dispatched(self, request_id: str, environment: str) -> None:
+        request = self.requests[request_id]
+        queue = self.waiting[request.gateway, request.function]
+        queue.pop(request_id, None)
+        for other in queue.values():
+            if other.arrived < request.arrived:
+                raise Violation(f"{request_id} overtook {other.request_id}")
+        request.dispatched = True
+        self._hold(environment, request.function)
+
+    def returned(self, request_id: str, environment: str) -> None:
+        """Refused, or not accepted before its link broke: it waits again."""
+        request = self.requests[request_id]
+        request.dispatched = False
+        self.waiting[request.gateway, request.function][request_id] = request
+        self._release(environment, request.function)
+
+    def answered(self, request_id: str, outcome: str, environment: str | None) -> None:
+        request = self.requests[request_id]
+        if request.outcome:
+            raise Violation(f"{request_id} was answered {outcome} after {request.outcome}")
+        self.waiting[request.gateway, request.function].pop(request_id, None)
+        request.outcome, request.ended = outcome, self._world.now
+        if environment is not None:
+            self._release(environment, request.function)
+        if outcome == "ok" and request_id not in self._ran:
+            raise Violation(f"{request_id} has a result and never ran")
+        if outcome == "429":
+            self._check_throttle(request)
+        if request.calm and outcome not in {"ok", "429", "crash"}:
+            raise Violation(f"{request_id} ended with {outcome} though nothing was broken")
+
+    def _check_throttle(self, request: Request) -> None:
+        share = self.share(request.function)
+        if not share.is_full() and share.full_until < request.arrived:
+            raise Violation(
+                f"{request.request_id} was throttled, but since it arrived never were all {share.limit} permitted environments busy"
+                f" (now {sorted(share.in_flight)}, full until {share.full_until:.4f})"
+            )
+
+    def _hold(self, environment: str, function: str) -> None:
+        holders = self.share(function).in_flight
+        holders[environment] = holders.get(environment, 0) + 1
+
+    def _release(self, environment: str, function: str) -> None:
+        share = self.share(function)
+        if environment not in share.in_flight:
+            return
+        self._note_full(share)
+        share.in_flight[environment] -= 1
+        if not share.in_flight[environment]:
+            del share.in_flight[environment]
+
+    def _note_full(self, share: Share) -> None:
+        if share.is_full():
+            share.full_until = self._world.now
