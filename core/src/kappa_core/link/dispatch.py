@@ -294,11 +294,11 @@ class Dispatcher:
     # -- updates and leaving -------------------------------------------------------------------------------------
     def on_superseded(self, revision: str, successor: str, function_key: str, now: float) -> list[Effect]:
         """A new revision serves from now on. Who waits for the old one waits for the new one, in order; what runs ends there."""
-        old = self._queues.setdefault(revision, Queue(revision, function_key))
-        new = self._queues.setdefault(successor, Queue(successor, function_key))
-        if old is new:
+        if revision == successor:
             return []
-        new.successor, old.successor = None, new
+        old = self._queue(revision, function_key)
+        new = self._queue(successor, function_key)
+        new.successor, old.successor = None, successor
         self._superseded.pop(successor, None)
         self._superseded.pop(revision, None)
         self._superseded[revision] = None
@@ -465,9 +465,7 @@ class Dispatcher:
         ]
 
     def _join(self, supervisor: Supervisor, revision: str) -> None:
-        queue = self._queues.get(revision)
-        if queue is None:
-            queue = self._queues[revision] = Queue(revision, "")
+        queue = self._queue(revision, "")
         supervisor.queue = queue
         queue.supervisors[supervisor] = None
 
@@ -515,7 +513,13 @@ class Dispatcher:
 
     def _latest(self, queue: Queue) -> Queue:
         while queue.successor is not None:
-            queue = queue.successor
+            queue = self._queue(queue.successor, queue.function_key)
+        return queue
+
+    def _queue(self, revision: str, function_key: str) -> Queue:
+        queue = self._queues.get(revision)
+        if queue is None:
+            queue = self._queues[revision] = Queue(revision, function_key)
         return queue
 
     def _mark(self, queue: Queue) -> None:

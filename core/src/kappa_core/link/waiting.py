@@ -76,7 +76,8 @@ class Queue:
         self.running: dict[str, Invocation] = {}
         self.supervisors: dict[Supervisor, None] = {}
         """Linked ones."""
-        self.successor: Queue | None = None
+        self.successor: str | None = None
+        """The revision that serves instead."""
         self.sequence = 0
         """Of the last DEMAND."""
         self.told = 0
