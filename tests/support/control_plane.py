@@ -19,12 +19,14 @@ from kappa_core.errors import InvalidParameterValueException
 from kappa_core.limits import Limits
 from kappa_core.memory import MemoryBlobStore, MemoryResourceStore
 from kappa_core.ports.store import ResourceStore
-from kappa_core.resources import Code, Key, Sha256
+from kappa_core.resources import Alias, Code, Function, FunctionVersion, Key, Sha256
+from kappa_core.rules import publish
 from kappa_gateway.api.context import RequestContext
-from kappa_gateway.operations.dependencies import Dependencies, OperationSettings
+from kappa_gateway.operations.dependencies import CodeIntake, Dependencies, OperationSettings
 from kappa_gateway.operations.locks import KeyedLocks
 from kappa_gateway.operations.registry import build_registry
 from kappa_gateway.operations.settle import Settler
+from kappa_gateway.operations.settle import Trees as UnpackedTrees
 
 ACCOUNT = "123456789012"
 REGION = "eu-central-1"
@@ -121,6 +123,8 @@ class ControlPlane:
         on: ControlPlane | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         delay: float = 0.0,
+        intake: CodeIntake | None = None,
+        trees: UnpackedTrees | None = None,
     ) -> None:
         self.clock: Clock = on.clock if on else Clock()
         self.memory: MemoryResourceStore = on.memory if on else MemoryResourceStore(clock_ms=self.clock)
@@ -130,10 +134,12 @@ class ControlPlane:
         self.trees = Trees()
         self.runtimes = Runtimes()
         locks = KeyedLocks()
-        self.settler = Settler(store=self.store, trees=self.trees, runtimes=self.runtimes, locks=locks, delay=delay, sleep=sleep)
+        self.settler = Settler(
+            store=self.store, trees=trees or self.trees, runtimes=self.runtimes, locks=locks, delay=delay, sleep=sleep
+        )
         self.deps = Dependencies(
             store=self.store,
-            intake=self.intake,
+            intake=intake or self.intake,
             links=Links(),
             settle=self.settler,
             limits=limits or Limits(),
@@ -168,6 +174,26 @@ class ControlPlane:
 
     async def configuration(self, name: str = "hello", **params: Any) -> dict[str, Any]:
         return await self("GetFunctionConfiguration", FunctionName=name, **params)
+
+
+async def check_whole(store: ResourceStore) -> None:
+    """Nothing is under way, every version and alias belongs to its function, and is Active or leads to what is."""
+    functions = {one.meta.uid: one for one in await store.list("Function") if isinstance(one, Function)}
+    versions = [one for one in await store.list("FunctionVersion") if isinstance(one, FunctionVersion)]
+    for version in versions:
+        function = functions[version.function_uid]
+        assert version.status.state == "Active"
+        assert function.publication is not None
+        assert version.version <= function.publication.version
+    for function in functions.values():
+        assert (function.status.state, function.status.last_update_status) == ("Active", "Successful")
+        assert function.status.serving == function.configuration
+        assert publish.pending(function) is None
+    numbers = {str(one.version) for one in versions}
+    for alias in await store.list("Alias"):
+        assert isinstance(alias, Alias)
+        assert alias.function_uid in functions
+        assert alias.function_version in {"$LATEST", *numbers}
 
 
 @asynccontextmanager

@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_plane import ROLE, ControlPlane, asynchronous, settling
+from control_plane import ROLE, ControlPlane, asynchronous, check_whole, settling
 from kappa_core.errors import LambdaError
 from kappa_core.ports.store import Change, ResourceStore
-from kappa_core.resources import Alias, Function, FunctionVersion, Key
-from kappa_core.rules import publish
+from kappa_core.resources import Key
 
 
 class Killed(BaseException):
@@ -102,26 +101,6 @@ async def run_until_killed(dying: ControlPlane, died: asyncio.Event, steps: list
     return answers
 
 
-async def check_whole(plane: ControlPlane) -> None:
-    """Nothing is under way, every version and alias belongs to its function, and is Active or leads to what is."""
-    functions = {one.meta.uid: one for one in await plane.memory.list("Function") if isinstance(one, Function)}
-    versions = [one for one in await plane.memory.list("FunctionVersion") if isinstance(one, FunctionVersion)]
-    for version in versions:
-        function = functions[version.function_uid]
-        assert version.status.state == "Active"
-        assert function.publication is not None
-        assert version.version <= function.publication.version
-    for function in functions.values():
-        assert (function.status.state, function.status.last_update_status) == ("Active", "Successful")
-        assert function.status.serving == function.configuration
-        assert publish.pending(function) is None
-    numbers = {str(one.version) for one in versions}
-    for alias in await plane.memory.list("Alias"):
-        assert isinstance(alias, Alias)
-        assert alias.function_uid in functions
-        assert alias.function_version in {"$LATEST", *numbers}
-
-
 STEPS: list[Step] = [
     (
         "CreateFunction",
@@ -157,7 +136,7 @@ def test_any_requests_and_any_crash_leave_a_valid_whole(steps: list[Step], at: i
             for _ in range(200):
                 await asyncio.sleep(0)
             await survivor.settler.idle()
-        await check_whole(survivor)
+        await check_whole(survivor.memory)
 
     scenario()
 
@@ -184,7 +163,7 @@ def test_a_restart_leaves_a_valid_whole_wherever_the_process_died(name: str, aft
                 for _ in range(200):
                     await asyncio.sleep(0)
                 await survivor.settler.idle()
-            await check_whole(survivor)
+            await check_whole(survivor.memory)
             await check_acknowledged(survivor, answers, deleted=name == "delete")
             if stores[0].writes < at:
                 return
