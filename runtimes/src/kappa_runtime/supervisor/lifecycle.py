@@ -52,7 +52,6 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes | None = None
     """The runtime's own error JSON, passed verbatim."""
     status: Status = "failure"
-    resets: bool = True
 
     def payload(self, request_id: str) -> bytes:
         if self.body is not None:

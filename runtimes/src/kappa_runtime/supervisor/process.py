@@ -124,6 +124,7 @@ def _execute(launch: Launch, log: int, namespaces: tuple[int, ...], keep: tuple[
             if not launch.outlives:
                 enter_sandbox.end_with_parent(signal.SIGKILL)
         os.chdir(launch.directory)
+        _close_others({0, 1, 2, failure, *keep})
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         files = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
@@ -141,6 +142,15 @@ def _execute(launch: Launch, log: int, namespaces: tuple[int, ...], keep: tuple[
     except BaseException as error:  # noqa: BLE001 - a forked child must never return into the event loop
         os.write(failure, f"0 {type(error).__name__}: {error}".encode())
         os._exit(70)
+
+
+def _close_others(kept: set[int]) -> None:
+    """Descriptors that whoever started this process let through, such as the nursery's lifeline, are no function's business."""
+    lowest = 0
+    for fd in sorted(kept):
+        os.closerange(lowest, fd)
+        lowest = fd + 1
+    os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
 
 
 def launch_failure(reading: int) -> tuple[int, str] | None:
