@@ -15,9 +15,10 @@ CREATABLE: Final = (
     "python3.8", "python3.9", "python3.10", "python3.11", "python3.12", "python3.13", "python3.14", "python3.15",
     "dotnet6", "dotnet8", "dotnet10",
     "ruby3.2", "ruby3.3", "ruby3.4", "ruby4.0",
-    "provided.al2", "provided.al2023",
+    "provided", "provided.al2", "provided.al2023",
 )  # fmt: skip
-"""Recorded in November 2025 plus what the service model has added since."""
+"""Recorded in November 2025 plus what the service model has added since; and ``provided``, which AWS has closed for its old Amazon
+Linux only: an executable of one's own runs here as it does there."""
 
 DEPRECATED: Final = (
     "nodejs", "nodejs4.3", "nodejs4.3-edge", "nodejs6.10", "nodejs8.10", "nodejs10.x", "nodejs12.x", "nodejs14.x",
@@ -26,7 +27,6 @@ DEPRECATED: Final = (
     "dotnetcore1.0", "dotnetcore2.0", "dotnetcore2.1", "dotnetcore3.1",
     "go1.x",
     "ruby2.5", "ruby2.7",
-    "provided",
 )  # fmt: skip
 
 SNAP_START: Final = (
