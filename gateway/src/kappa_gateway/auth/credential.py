@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -17,7 +18,6 @@ import msgspec
 from kappa_core.errors import IncompleteSignatureException, MissingAuthenticationTokenException
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
-_PARAMETER: Final = re.compile(r"\s*([A-Za-z-]+)=([^,]*?)\s*(?:,|$)")
 _AMZ_DATE: Final = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _HTTP_DATE: Final = re.compile(r"[A-Z][a-z]{2}, (\d\d) ([A-Z][a-z]{2}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT", re.ASCII)
@@ -88,14 +88,14 @@ def read_credential(request: SignedRequest) -> Credential | None:
     """The credential scope, or None where there is none or none that can be read."""
     authorization = header(request.headers, b"authorization")
     if authorization is not None:
-        _, found, rest = authorization.partition("Credential=")
-        text = re.split(r"[,\s]", rest, maxsplit=1)[0] if found else ""
+        _, _, rest = authorization.partition("Credential=")
+        text, _, _ = rest.partition(",")
     elif b"X-Amz-Credential=" in request.query_string:
         text = query_parameters(request.query_string).get("X-Amz-Credential", "")
     else:
         return None
-    parts = text.split("/")
-    return Credential(*parts) if len(parts) == 5 and all(parts) else None
+    credential = _usual_scope(text.strip()) if len(text) <= _KEPT_SCOPE_CHARACTERS else None
+    return credential if credential is not None and credential.access_key_id else None
 
 
 def read_session_token(request: SignedRequest) -> str | None:
@@ -128,7 +128,7 @@ def _from_header(authorization: str, request: SignedRequest) -> Signature:
     algorithm, _, rest = authorization.strip().partition(" ")
     if algorithm != ALGORITHM:
         raise IncompleteSignatureException(f"Unsupported AWS 'algorithm': '{algorithm}'. Authorization={authorization}")
-    parts = dict(_PARAMETER.findall(rest))
+    parts = {name.strip(): value.strip() for name, _, value in (part.partition("=") for part in rest.split(","))}
     timestamp = _timestamp(request.headers)
     missing = [f"Authorization header requires '{name}' parameter." for name in _HEADER_PARAMETERS if not parts.get(name)]
     if timestamp is None:
@@ -166,18 +166,27 @@ def _from_query(parameters: dict[str, str], request: SignedRequest) -> Signature
     )
 
 
+_KEPT_SCOPE_CHARACTERS: Final = 512
+"""Longer than any real scope: key ids have at most 128 characters."""
 _HEADER_PARAMETERS: Final = ("Credential", "Signature", "SignedHeaders")
 _QUERY_PARAMETERS: Final = ("X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-Signature", "X-Amz-SignedHeaders")
 _MAX_EXPIRES: Final = 604_800  # seven days, the limit of SigV4 presigning
 
 
 def _credential(text: str) -> Credential:
-    parts = text.split("/")
-    if len(parts) != 5:
+    credential = _usual_scope(text) if len(text) <= _KEPT_SCOPE_CHARACTERS else None
+    if credential is None:
         raise IncompleteSignatureException(
             f"Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, got '{text}'"
         )
-    return Credential(*parts)
+    return credential
+
+
+@lru_cache(maxsize=1024)
+def _usual_scope(text: str) -> Credential | None:
+    """The same keys call all day."""
+    parts = text.split("/")
+    return Credential(*parts) if len(parts) == 5 else None
 
 
 def _timestamp(headers: Sequence[tuple[bytes, bytes]]) -> str | None:

@@ -8,6 +8,7 @@ functions, whose account is the function's own. Authorisation (policies) is not 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, Protocol
 
 import msgspec
@@ -58,14 +59,21 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
 
     def identity(self, credential: Credential | None, *, session: SessionClaims | None) -> Identity:
         """Account and region of a credential scope, with the defaults filled in."""
-        if credential is None:
-            return Identity(account=self.account, region=self.region, access_key_id=None)
-        return Identity(
-            account=session.account if session else self.account_of(credential.access_key_id),
-            region=credential.region if _REGION.fullmatch(credential.region) else self.region,
-            access_key_id=credential.access_key_id,
-            session=session,
-        )
+        if session is None:
+            return _usual_identity(self, credential)
+        return msgspec.structs.replace(_usual_identity(self, credential), account=session.account, session=session)
+
+
+@lru_cache(maxsize=1024)
+def _usual_identity(defaults: Defaults, credential: Credential | None) -> Identity:
+    """Of a caller that is no function; the same ones call all day."""
+    if credential is None:
+        return Identity(account=defaults.account, region=defaults.region, access_key_id=None)
+    return Identity(
+        account=defaults.account_of(credential.access_key_id),
+        region=credential.region if _REGION.fullmatch(credential.region) else defaults.region,
+        access_key_id=credential.access_key_id,
+    )
 
 
 class Unverified:

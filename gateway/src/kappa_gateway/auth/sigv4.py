@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Protocol
@@ -23,11 +23,13 @@ from kappa_core.errors import IncompleteSignatureException, InvalidSignatureExce
 from kappa_gateway.auth.credential import ALGORITHM, Credential, Signature, SignedRequest, header, read_signature
 from kappa_gateway.auth.session_keys import SessionClaims, SessionKeys, is_session_token
 
-SKEW: Final = timedelta(minutes=5)  # what Lambda's front ends were seen to allow; some services allow 15
+SKEW_SECONDS: Final = 300  # what Lambda's front ends were seen to allow; some services allow 15
 TERMINATOR: Final = "aws4_request"
 UNSIGNED_PAYLOAD: Final = "UNSIGNED-PAYLOAD"
 _AMZ_FORMAT: Final = "%Y%m%dT%H%M%SZ"
 _REGION: Final = re.compile(r"[a-z0-9-]{1,64}")
+_KEPT_PATH_BYTES: Final = 512
+"""Longer paths are not kept: anybody can send them, and the cache must stay below a megabyte."""
 _SPACES: Final = re.compile(rb"\s+")
 
 
@@ -79,7 +81,7 @@ def verify(
         raise UnrecognizedClientException("The security token included in the request is invalid.")
     _check_time(signature, now=now)
     _check_scope(signature, services=services)
-    if b"host" not in {name.encode("latin-1", "replace") for name in signature.signed_headers}:
+    if "host" not in signature.signed_headers:
         raise InvalidSignatureException("'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.")
     expected = signature_of(secret, signature, request)
     if not hmac.compare_digest(expected.encode(), signature.value.encode("utf-8", "replace")):
@@ -91,26 +93,32 @@ def verify(
 
 
 def _check_time(signature: Signature, *, now: float) -> None:
-    stamp = signature.timestamp
-    try:  # by hand: strptime costs more than the whole rest of the check
-        digits = (stamp[:4], stamp[4:6], stamp[6:8], stamp[9:11], stamp[11:13], stamp[13:15])
-        year, month, day, hour, minute, second = (int(part) for part in digits)
-        signed = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+    signed = _epoch(signature.timestamp)
+    if signed is None:
+        raise IncompleteSignatureException(f"Date must be in ISO-8601 'basic format'. Got '{signature.timestamp}'.")
+    age = SKEW_SECONDS if signature.expires is None else signature.expires
+    if signed < now - age:
+        raise InvalidSignatureException(
+            f"Signature expired: {signature.timestamp} is now earlier than {_stamp(now - age)} ({_stamp(now)} - {age / 60:g} min.)"
+        )
+    if signed > now + SKEW_SECONDS:
+        raise InvalidSignatureException(
+            f"Signature not yet current: {signature.timestamp} is still later than {_stamp(now + SKEW_SECONDS)} "
+            f"({_stamp(now)} + {SKEW_SECONDS / 60:g} min.)"
+        )
+
+
+@lru_cache(maxsize=64)
+def _epoch(stamp: str) -> float | None:
+    """Unix seconds of ``YYYYMMDDTHHMMSSZ``, or None for a date that does not exist. All requests of a second share it."""
+    try:
+        return datetime.strptime(stamp, _AMZ_FORMAT).replace(tzinfo=UTC).timestamp()
     except ValueError:
-        raise IncompleteSignatureException(f"Date must be in ISO-8601 'basic format'. Got '{signature.timestamp}'.") from None
-    arrived = datetime.fromtimestamp(now, UTC)
-    age = SKEW if signature.expires is None else timedelta(seconds=signature.expires)
-    minutes = f"{age.total_seconds() / 60:g}"
-    if signed < arrived - age:
-        raise InvalidSignatureException(
-            f"Signature expired: {signature.timestamp} is now earlier than {arrived - age:{_AMZ_FORMAT}} "
-            f"({arrived:{_AMZ_FORMAT}} - {minutes} min.)"
-        )
-    if signed > arrived + SKEW:
-        raise InvalidSignatureException(
-            f"Signature not yet current: {signature.timestamp} is still later than {arrived + SKEW:{_AMZ_FORMAT}} "
-            f"({arrived:{_AMZ_FORMAT}} + 5 min.)"
-        )
+        return None
+
+
+def _stamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime(_AMZ_FORMAT)
 
 
 def _check_scope(signature: Signature, *, services: frozenset[str]) -> None:
@@ -152,12 +160,13 @@ def _signing_key(secret: str, date: str, region: str, service: str) -> bytes:
 def canonical_request(request: SignedRequest, signature: Signature) -> bytes:
     """What was hashed into the string to sign."""
     presigned = signature.expires is not None
+    path = request.raw_path
     return b"\n".join(
         (
             request.method.encode(),
-            _canonical_path(request.raw_path),
+            _usual_path(path) if len(path) <= _KEPT_PATH_BYTES else _canonical_path(path),
             _canonical_query(request.query_string, presigned=presigned),
-            *(_canonical_header(request.headers, name) for name in signature.signed_headers),
+            *_canonical_headers(request.headers, signature.signed_headers),
             b"",
             ";".join(signature.signed_headers).encode("latin-1", "replace"),
             _payload_hash(request),
@@ -177,6 +186,10 @@ def _canonical_path(raw_path: bytes) -> bytes:
     return quote(path, safe="/~").encode("ascii")
 
 
+_usual_path: Final = lru_cache(maxsize=1024)(_canonical_path)
+"""The same few functions are called again and again."""
+
+
 def _canonical_query(query_string: bytes, *, presigned: bool) -> bytes:
     if not query_string:
         return b""
@@ -192,10 +205,16 @@ def _reencoded(raw: bytes) -> str:
     return quote(unquote_to_bytes(raw.replace(b"+", b" ")), safe="~")
 
 
-def _canonical_header(headers: Sequence[tuple[bytes, bytes]], name: str) -> bytes:
-    wanted = name.encode("latin-1", "replace")
-    values = [_SPACES.sub(b" ", value.strip()) for key, value in headers if key == wanted]
-    return wanted + b":" + b",".join(values)
+def _canonical_headers(headers: Sequence[tuple[bytes, bytes]], signed: Sequence[str]) -> Iterator[bytes]:
+    for name in signed:
+        wanted = name.encode("latin-1", "replace")
+        values = [_collapsed(value) for key, value in headers if key == wanted]
+        yield wanted + b":" + b",".join(values)
+
+
+def _collapsed(value: bytes) -> bytes:
+    value = value.strip()
+    return _SPACES.sub(b" ", value) if b"  " in value or b"\t" in value else value
 
 
 def _payload_hash(request: SignedRequest) -> bytes:
