@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -10,7 +12,8 @@ from control_plane import ControlPlane, arn, asynchronous, digest, settling
 from kappa_core.errors import InvalidParameterValueException, ResourceConflictException
 from kappa_core.names import FunctionName
 from kappa_core.ports.blobs import BlobNotFound
-from kappa_core.resources import AccountId, Function, Key, Region
+from kappa_core.ports.store import ResourceStore
+from kappa_core.resources import AccountId, Function, Key, Kind, Region, Resource
 from kappa_core.rules.resolve import resolve
 
 KEY = Key("Function", AccountId("123456789012"), Region("eu-central-1"), "hello")
@@ -136,6 +139,41 @@ async def test_a_start_retries_a_failure_once_and_writes_nothing_where_it_fails_
             await asyncio.sleep(0)
         await after.settler.idle()
     assert await stored(after) == failed
+
+
+class Meanwhile:
+    """A store in which another gateway creates and publishes a function whenever one kind has just been listed."""
+
+    def __init__(self, store: ResourceStore, create: Callable[[str], Awaitable[object]]) -> None:
+        self._store = store
+        self._create = create
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def list(self, kind: Kind, **selection: Any) -> list[Resource]:
+        found = await self._store.list(kind, **selection)
+        await self._create(f"after-{kind}")
+        return found
+
+
+@asynchronous
+async def test_a_start_takes_nothing_for_a_leftover_that_another_gateway_creates_meanwhile() -> None:
+    other = ControlPlane()
+    created: set[str] = set()
+
+    async def create(name: str) -> None:
+        if name not in created:
+            created.add(name)
+            await other.create(name, Publish=True)
+
+    starting = ControlPlane(on=other, wrap=lambda store: Meanwhile(store, create))
+    async with settling(starting):
+        while len(created) < 3:
+            await asyncio.sleep(0)
+        await starting.settler.idle()
+        for name in created:
+            assert (await other.configuration(name, Qualifier="1"))["Version"] == "1"
 
 
 @asynchronous

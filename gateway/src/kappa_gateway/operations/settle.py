@@ -147,9 +147,10 @@ class Settler:
     async def _catch_up(self) -> None:
         """What only a start looks at: leftovers of functions that are gone, and failures whose cause (a missing runtime, a full
         disk) may be gone as well."""
+        versions, aliases = await self._store.list("FunctionVersion"), await self._store.list("Alias")
+        # Functions last: one that another gateway creates meanwhile must not look as if its version had outlived it.
         functions = {one.key: one for one in await self._store.list("Function") if isinstance(one, Function)}
-        versions = await self._store.list("FunctionVersion")
-        for child in [*versions, *await self._store.list("Alias")]:
+        for child in [*versions, *aliases]:
             if isinstance(child, FunctionVersion | Alias) and not belongs(child, functions.get(_parent(child))):
                 await delete_quietly(self._store, child.key, resource_version=child.meta.resource_version)
         for resource in [*functions.values(), *versions]:
