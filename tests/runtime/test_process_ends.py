@@ -98,8 +98,8 @@ import os, subprocess, time
 def handler(event, context):
     pids = []
     for _ in range(2):
-        script = "import os, time\\nif os.fork(): os._exit(0)\\nos.setsid()\\nif os.fork(): os._exit(0)\\nprint(os.getpid(), flush=True)\\n" \\
-                 "os.close(1); os.close(2); time.sleep(600)"
+        script = "import os, time\\nif os.fork(): os._exit(0)\\nos.setsid()\\nif os.fork(): os._exit(0)\\n" \\
+                 "print(os.getpid(), flush=True)\\nos.close(1); os.close(2); time.sleep(600)"
         done = subprocess.run([event, "-S", "-c", script], stdout=subprocess.PIPE, start_new_session=True)
         pids.append(int(done.stdout))
     print("PIDS", *pids)

@@ -205,7 +205,8 @@ def handler(event, context):
             kept = sum(1 for line in function.lines if line.message.startswith("xxx"))
             said = [line.message for line in function.lines if line.message.startswith("LOGS_DROPPED")]
             assert kept < lines
-            assert said == [f"LOGS_DROPPED {lines - kept} lines ({(lines - kept) * 1024} bytes) came faster than logs are taken and were dropped\n"]  # fmt: skip
+            count, size = lines - kept, (lines - kept) * 1024
+            assert said == [f"LOGS_DROPPED {count} lines ({size} bytes) came faster than logs are taken and were dropped\n"]
 
     asyncio.run(scenario())
 

@@ -131,8 +131,13 @@ def timeless(log: str) -> str:
 async def run(folder: Path, handler: str, invocations: list[dict[str, Any]], **spec: Any) -> list[tuple[Any, ...]]:
     seen: list[tuple[Any, ...]] = []
     folder.mkdir(exist_ok=True)
-    async with supervised(folder, {"index.py": HANDLERS, "broken.py": "def (:\n", "raises.py": "import nothing_here.at_all",
-                                   "value.py": "import json\ndef f(): json.loads('')\nf()"}, handler=handler, **spec) as function:  # fmt: skip
+    files = {
+        "index.py": HANDLERS,
+        "broken.py": "def (:\n",
+        "raises.py": "import nothing_here.at_all",
+        "value.py": "import json\ndef f(): json.loads('')\nf()",
+    }
+    async with supervised(folder, files, handler=handler, **spec) as function:
         for invocation in invocations:
             result, payload = await function.invoke(**invocation)
             text = timeless(payload.decode("latin-1").replace(function.task_root.as_posix(), "<task>"))

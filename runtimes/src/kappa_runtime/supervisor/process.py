@@ -148,7 +148,8 @@ def _close_others(kept: set[int]) -> None:
     """Descriptors that whoever started this process let through, such as the nursery's lifeline, are no function's business."""
     lowest = 0
     for fd in sorted(kept):
-        os.closerange(lowest, fd)
+        if lowest < fd:  # CPython 3.11 takes closerange(0, 0) for "all"
+            os.closerange(lowest, fd)
         lowest = fd + 1
     os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
 
