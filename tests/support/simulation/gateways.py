@@ -27,6 +27,7 @@ from kappa_core.link.effects import (
 from kappa_core.link.frames import FrameType, Hello, Retire
 from simulation.checks import Request
 from simulation.network import Connection, Frame
+from simulation.world import Violation
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster
@@ -45,6 +46,7 @@ class Gateway:
         "links",
         "name",
         "on_what",
+        "parked",
         "peers",
         "scaler",
         "streams",
@@ -71,6 +73,8 @@ class Gateway:
         self.peers: dict[str, Connection] = {}
         """As holder: name of a gateway → its connection."""
         self.to_holder: Connection | None = None
+        self.parked: dict[tuple[int, int], float] = {}
+        """Link and stream of what is idle here → when it was last used."""
         self._flush_at: float | None = None
         self._tick_at: dict[str, float] = {}
 
@@ -162,9 +166,11 @@ class Gateway:
             self._do(dispatcher.on_environment(link, stream, body.environment_id, now))  # type: ignore[attr-defined]
             self._fact(link, stream, body.state)  # type: ignore[attr-defined]
         elif kind is FrameType.PARKED:
+            self.parked[link, stream] = now - body.idle_ms / 1000  # type: ignore[attr-defined]
             self._do(dispatcher.on_parked(link, stream, epoch, body.idle_ms, now))  # type: ignore[attr-defined]
             self._fact(link, stream, "idle")
         elif kind is FrameType.UNPARKED:
+            self.parked.pop((link, stream), None)
             self._do(dispatcher.on_unparked(link, stream, now))
         elif kind is FrameType.RESULT:
             if dispatcher.on_result(link, stream, body, now):  # type: ignore[arg-type]
@@ -179,9 +185,11 @@ class Gateway:
                 name = self.streams[link, stream][0]
                 self._do(self.scaler.on_retire_refused(name, body.reason, body.idle_ms, now))  # type: ignore[attr-defined]
         elif kind is FrameType.DRAINING:
+            self.parked.pop((link, stream), None)
             self._do(dispatcher.on_draining(link, stream, now))
             self._fact(link, stream, "draining")
         elif kind is FrameType.GONE:
+            self.parked.pop((link, stream), None)
             self._do(dispatcher.on_gone(link, stream, body.request_id, body.reason, now))  # type: ignore[attr-defined]
             self.streams.pop((link, stream), None)
             self.where.pop(body.environment_id, None)  # type: ignore[attr-defined]
@@ -196,6 +204,7 @@ class Gateway:
     def _forget_link(self, link: int) -> None:
         self.links.pop(link, None)
         for key in [key for key in self.streams if key[0] == link]:
+            self.parked.pop(key, None)
             environment_id, _ = self.streams.pop(key)
             if self.where.get(environment_id) == key:
                 del self.where[environment_id]
@@ -204,6 +213,16 @@ class Gateway:
         if self.scaler.acting and (link, stream) in self.streams:
             environment_id, revision = self.streams[link, stream]
             self._do(self.scaler.on_environment(environment_id, revision, state, self.cluster.world.now))
+
+    def _check_last_used(self, link: int, stream: int) -> None:
+        """Only where no connection ever broke: a HELLO does not say how long an environment has been idle."""
+        used = self.parked.pop((link, stream), None)
+        if used is None or self.cluster.plan.faults:
+            return
+        revision = self.streams[link, stream][1]
+        for key, other in self.parked.items():
+            if other > used + 0.001 and self.streams[key][1] == revision:
+                raise Violation(f"{self.streams[link, stream][0]} was taken before {self.streams[key][0]}, used after it")
 
     def _returned(self) -> None:
         """What the dispatcher took back into its FIFOs."""
@@ -280,6 +299,7 @@ class Gateway:
                         cluster.checks.returned(request_id, self.on_what[request_id])
                     self.on_what[request_id] = environment_id
                     cluster.checks.dispatched(request_id, environment_id)
+                    self._check_last_used(link, stream)
                     self.links[link].send(1, (FrameType.INVOKE, stream, epoch, request_id))
                 case Send(to=int(link), kind=kind):
                     self.links[link].send(1, (kind, effect.stream, effect.epoch, effect.body))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kappa_core.link.effects import DropResult, Effect, End, Run, Send, SendHello, SendResult, StartEnvironment, Stop
 from kappa_core.link.frames import FrameType, Hello
-from kappa_core.link.scale import Known
+from kappa_core.link.capacity import Known
 from simulation.network import Connection, Frame
 
 if TYPE_CHECKING:
@@ -82,10 +82,8 @@ class Supervisor:
         self._do(self.parking.on_link_up(address, cluster.world.now))
 
     def on_closed(self, connection: Connection) -> None:
-        for address, used in self.connections.items():
-            if used is connection:
-                break
-        else:
+        address = connection.name.rpartition("-")[2]
+        if self.connections.get(address) is not connection:
             return
         del self.connections[address]
         if self.alive:

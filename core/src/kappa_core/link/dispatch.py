@@ -347,6 +347,8 @@ class Dispatcher:
 
     def next_deadline(self) -> float | None:
         """When ``on_tick`` has something to do, None for never."""
+        if not self._waiting and not self._lost and not self._expiries:
+            return None
         deadlines = [
             queue.asked_at + WANT_AGAIN_SECONDS
             for queue in self._waiting
