@@ -77,6 +77,7 @@ async def _serve(settings: Settings, data_dir: DataDir, listener: socket.socket)
                 log_config=None,
                 log_level="warning",
                 server_header=False,
+                proxy_headers=False,
                 date_header=True,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=1,
