@@ -37,4 +37,4 @@ def run(options: SupervisorOptions, lifeline: int) -> int:
 
 
 if __name__ == "__main__":
-    Nursery(socket.socket(fileno=int(sys.argv[1])), run=run, forks=True).serve()
+    Nursery(socket.socket(fileno=int(sys.argv[1])), run=run, prepare=lambda _: None, forks=True).serve()

@@ -179,7 +179,10 @@ class Scaling:
 
     # -- peers, at the holder -----------------------------------------------------------------------------------------
     def peer_up(self, name: str, peer: Peer) -> None:
-        """Another gateway has connected."""
+        """Another gateway has connected; an earlier connection of the same name is over, whether its end was seen or not."""
+        earlier = self._peers.get(name)
+        if earlier is not None:
+            self.peer_down(name, earlier)
         self._peers[name] = peer
         self._apply(self._scaler.on_gateway_up(name, self._loop.time()))
 

@@ -25,7 +25,8 @@ def main() -> int:
         gc.collect()
         gc.freeze()
         gc.disable()
-        Nursery(control, run=serve.run, forks=sys.platform == "linux" and not arguments.spawn).serve()
+        forks = sys.platform == "linux" and not arguments.spawn
+        Nursery(control, run=serve.run, prepare=serve.prepare, forks=forks).serve()
     return 0
 
 

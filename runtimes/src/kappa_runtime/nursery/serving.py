@@ -41,7 +41,10 @@ from kappa_runtime.nursery import descent
 RunSupervisor = Callable[[SupervisorOptions, int], int]
 """Runs a supervisor to its end in this process, given its options and the lifeline's descriptor; returns the exit code."""
 
-ENDING_SECONDS: Final = 1.0
+Prepare = Callable[[SupervisorOptions], None]
+"""Called in the nursery before each fork; what it leaves in memory, every later supervisor has."""
+
+ENDING_SECONDS: Final = 0.7
 """What supervisors have to end by themselves once the gateway is gone."""
 BURYING_SECONDS: Final = 1.0
 """How long to wait for killed orphans to be gone before their supervisor's end is reported anyway."""
@@ -51,9 +54,10 @@ _READ: Final = 65536
 class Nursery:
     """See the module. ``forks`` False spawns every supervisor as a process of its own."""
 
-    def __init__(self, control: socket.socket, *, run: RunSupervisor, forks: bool) -> None:
+    def __init__(self, control: socket.socket, *, run: RunSupervisor, prepare: Prepare, forks: bool) -> None:
         self._control = control
         self._run = run
+        self._prepare = prepare
         self._forks = forks
         self._reader = MessageReader()
         self._supervisors: dict[int, str] = {}
@@ -135,6 +139,7 @@ class Nursery:
 
     # -- making -------------------------------------------------------------------------------------------------------
     def _fork(self, command: Fork) -> int:
+        self._prepare(command.options)
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()

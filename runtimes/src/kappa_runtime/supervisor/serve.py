@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -29,10 +30,35 @@ from kappa_runtime.supervisor.zygote import Zygote
 logger = logging.getLogger("kappa.supervisor")
 
 NO_LIFELINE: Final = -1
+GC_THRESHOLD: Final = (20_000, 20, 50)
+
+
+_supports: dict[str, sandbox.Support] = {}
+"""What sandboxing works here, by mode: found out once by the nursery and inherited by every supervisor that it forks."""
+
+
+def prepare(options: SupervisorOptions) -> None:
+    """Find out, in the nursery, what is the same for all supervisors. Idempotent; what fails here fails, and is told, in the
+    supervisor."""
+    if options.sandbox in _supports:
+        return
+    with contextlib.suppress(SupervisorError, OSError):
+        _supports[options.sandbox] = _probe(options)
+
+
+def _probe(options: SupervisorOptions) -> sandbox.Support:
+    scratch = Path(options.work_dir) / "probe"
+    scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        return sandbox.probe(options.sandbox, scratch=scratch)
+    finally:
+        scratch.rmdir()
 
 
 def run(options: SupervisorOptions, lifeline: int) -> int:
     """Be a supervisor until its end; the exit code. ``lifeline``: a descriptor whose end of file says that the nursery is gone."""
+    # Every invocation makes and drops a hundred small objects, none of them in cycles: the default would collect all the time.
+    gc.set_threshold(*GC_THRESHOLD)
     logging.basicConfig(level=logging.WARNING, format=f"kappa supervisor {options.supervisor_id}: %(message)s")
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_run(options, lifeline))
@@ -70,9 +96,11 @@ class Supervisor:
         self._host: Host | None = None
         self._prepared: asyncio.Future[Host] | None = None
         self._spare: asyncio.Task[Zygote | None] | None = None
-        self._support: sandbox.Support | None = None
+        self._support = _supports.get(options.sandbox)
         self._stopped: dict[int, str] = {}
         """Streams that were told to end before their environment was there, with the reason."""
+        self._invocations: dict[int, asyncio.Task[None]] = {}
+        """The last one of each stream."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -109,17 +137,16 @@ class Supervisor:
         with contextlib.suppress(OSError):  # a spare has made it and the host, if there was one, removed it
             self._work_dir.rmdir()
         await self._client.close()
-        for task in self._tasks:
+        unfinished = [*self._tasks, *self._invocations.values()]
+        for task in unfinished:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*unfinished, return_exceptions=True)
 
     # -- becoming ready -----------------------------------------------------------------------------------------------
     async def _boot_ahead(self) -> Zygote | None:
         """What a spare can do before it knows its function."""
-        scratch = self._work_dir / "probe"
-        scratch.mkdir(parents=True, exist_ok=True)
-        self._support = sandbox.probe(self._options.sandbox, scratch=scratch)
-        scratch.rmdir()
+        if self._support is None:
+            self._support = _probe(self._options)
         if not self._options.command or not hasattr(os, "pidfd_open"):
             return None
         zygote = Zygote(self._options.command)
@@ -188,7 +215,8 @@ class Supervisor:
             self._client.ready(stream)
 
     def run(self, stream: int, invoke: Invoke, payload: bytes, /) -> None:
-        self._do(self._run(stream, invoke, payload))
+        # An environment runs one at a time, so the next one takes the place of this one: the loop itself keeps no task alive.
+        self._invocations[stream] = asyncio.get_running_loop().create_task(self._run(stream, invoke, payload))
 
     async def _run(self, stream: int, invoke: Invoke, payload: bytes) -> None:
         environment = self._environments[stream]
@@ -213,6 +241,7 @@ class Supervisor:
         environment = self._environments.pop(stream, None)
         if environment is not None:
             await environment.shutdown(reason)
+        self._invocations.pop(stream, None)
         self._client.gone(stream, reason)
 
 
