@@ -110,7 +110,7 @@ def command(spec: VersionSpec, places: Places) -> Command:
     language = language_of(spec.runtime)
     if language == "provided":
         return Command(argv=(_provided(spec, places),))
-    argv, extra = _python(spec, places) if language == "python" else _node(spec)
+    argv, extra = _python(spec, places) if language == "python" else _node(spec, places)
     wrapper = spec.variables.get(EXEC_WRAPPER)
     if wrapper:
         argv = (wrapper, *argv)
@@ -131,15 +131,27 @@ def python_extra(places: Places) -> dict[str, str]:
     return {"_KAPPA_OPT": places.opt} if places.stand_in else {}
 
 
-def _node(spec: VersionSpec) -> tuple[tuple[str, ...], dict[str, str]]:
+def _node(spec: VersionSpec, places: Places) -> tuple[tuple[str, ...], dict[str, str]]:
     # Flags recorded from AWS's Node.js runtimes.
     flags = ("--expose-gc", "--max-http-header-size=81920")
     if spec.client == "official":
-        client = client_folder(spec)
-        folder = Path(client) if client else Path(spec.task_root)
-        entry = str(folder / "node_modules" / "aws-lambda-ric" / "bin" / "index.mjs")
-        return (*spec.command, *flags, entry, spec.handler), {}
+        return (*spec.command, *flags, _node_client(spec, places), spec.handler), {}
     return (*spec.command, *flags, str(NODE_SCRIPTS / "bootstrap.cjs")), {}
+
+
+def _node_client(spec: VersionSpec, places: Places) -> str:
+    """aws-lambda-ric of the task, then of the layers, then of this machine, as the function will see it.
+
+    Version 3 has its program in ``bin`` and takes the handler as argument; version 4 reads it from ``_HANDLER``.
+    """
+    client = client_folder(spec)
+    layers = (f"{spec.opt_root}/nodejs", f"{places.opt}/nodejs") if spec.opt_root is not None else (None, "")
+    for host, seen in ((spec.task_root, places.task), layers, (client, client)):
+        for program in ("bin/index.mjs", "index.mjs"):
+            name = f"node_modules/aws-lambda-ric/{program}"
+            if host is not None and (Path(host) / name).is_file():
+                return f"{seen}/{name}"
+    raise InvalidEntrypoint("Couldn't find aws-lambda-ric in [/var/task/node_modules /opt/nodejs/node_modules]")
 
 
 def _provided(spec: VersionSpec, places: Places) -> str:
