@@ -129,7 +129,7 @@ def _update_forever(kappa: KappaDev, tally: Tally, names: list[str], *, until: f
         name = choice.choice(names)
         generation = tally.live[name][-1][1] + 1
         client.update_function_code(FunctionName=name, ZipFile=code_of(name, generation))
-        client.get_waiter("function_updated_v2").wait(FunctionName=name)
+        cold.wait_until_settled(client, name)
         tally.live[name].append((time.monotonic(), generation))
         tally.updates += 1
         time.sleep(0.25)
@@ -141,7 +141,7 @@ async def _watch_memory(kappa: KappaDev, readings: list[tuple[float, float]], *,
         gateway, tree = await asyncio.gather(
             asyncio.to_thread(servers.gateway_memory, kappa), asyncio.to_thread(servers.memory, kappa)
         )
-        readings.append((gateway.proportional / _MB, tree.proportional / _MB))
+        readings.append((gateway.resident / _MB, tree.proportional / _MB))
 
 
 async def _soak(kappa: KappaDev, tally: Tally, names: list[str], *, seconds: float) -> list[tuple[float, float]]:
