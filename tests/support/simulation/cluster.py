@@ -235,10 +235,13 @@ class Cluster:
             follow()
 
 
-def simulate(seed: int, *, machines: Machines | None = None) -> World:
-    """Run the history of one seed. Raises Violation; the world that it carries in ``args[1]`` has the trace."""
+def simulate(seed: int, *, machines: Machines | None = None, change: Callable[[Plan], None] | None = None) -> World:
+    """Run the history of one seed, of its plan or of what ``change`` made of it. Raises Violation; the world that it carries in
+    ``args[1]`` has the trace."""
     world = World(seed)
     plan = draw(world.random)
+    if change is not None:
+        change(plan)
     world.log("plan", plan)
     try:
         cluster = Cluster(world, plan, machines or Machines())

@@ -72,4 +72,15 @@ def draw(chance: random.Random) -> Plan:
         plan.init_crashes = chance.choice((0.0, 0.0, 0.1, 0.5))
         plan.crashes = chance.choice((0.0, 0.05))
     plan.timeouts = chance.choice((0.0, 0.0, 0.1))
+    if chance.random() < 0.1:
+        contend(plan, chance)
     return plan
+
+
+def contend(plan: Plan, chance: random.Random) -> None:
+    """Many short invocations at three gateways for few environments over a slow network: everything crosses everything."""
+    plan.gateways = 3
+    plan.functions = {"f0": chance.choice((1, 2, 2, 3))}
+    plan.account = 4
+    plan.delay, plan.start, plan.init, plan.duration = 0.02, (0.005, 0.02), (0.002, 0.02), (0.001, 0.02)
+    plan.clients, plan.serial, plan.requests, plan.pause = 4, True, chance.choice((15, 40)), 0.05

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kappa_core.link.capacity import Known
 from kappa_core.link.effects import DropResult, Effect, End, Run, Send, SendHello, SendResult, StartEnvironment, Stop
 from kappa_core.link.frames import FrameType, Hello
-from kappa_core.link.capacity import Known
 from simulation.network import Connection, Frame
 
 if TYPE_CHECKING:

@@ -33,11 +33,25 @@ Then = Literal["park", "restart", "end"]
 """What becomes of an environment after an invocation: it parks; its runtime is started anew (``on_ready`` follows, as after a
 timeout); or it ends (``on_gone`` follows)."""
 
+HOLD_SECONDS: Final = 0.5
+"""How long an environment that parked at a gateway's wish is left to it. Without that, gateways with waiters would take it from each
+other for ever, each before the other's INVOKE arrives. An ENOUGH releases it at once."""
 _RETIRED: Final = "the supervisor is retired"
 
 
 class _Environment:
-    __slots__ = ("accepted", "ending", "environment_id", "epoch", "gateway", "idle_since", "request_id", "state", "stream")
+    __slots__ = (
+        "accepted",
+        "ending",
+        "environment_id",
+        "epoch",
+        "gateway",
+        "held_until",
+        "idle_since",
+        "request_id",
+        "state",
+        "stream",
+    )
 
     def __init__(self, stream: int, environment_id: str, gateway: str | None) -> None:
         self.stream = stream
@@ -48,6 +62,8 @@ class _Environment:
         """Idle: where it is parked, None if nowhere. Busy: for whom. Init: who asked for it."""
         self.request_id = ""
         self.idle_since = 0.0
+        self.held_until = 0.0
+        """Idle: parked at a wish, and not to be moved by another one before."""
         self.ending = False
         """Busy, and drains when it has finished."""
         self.accepted: dict[str, int] = {}
@@ -85,7 +101,7 @@ class Parking:
         peer.linked, peer.leaving, peer.want_count = True, False, 0
         for environment in self._environments.values():
             if environment.state == "idle" and environment.gateway is None:
-                self._assign(environment, gateway)
+                self._assign(environment, gateway, now)
         effects: list[Effect] = [SendHello(gateway, self._states_for(gateway))]
         effects += (SendResult(gateway, stream, request_id) for stream, request_id in peer.held.items())
         peer.held = {}
@@ -244,19 +260,18 @@ class Parking:
         peer.want_since = now - oldest_ms / 1000
         idle = self._idle_by_last_use()
         peer.want_count = max(0, waiting - sum(environment.gateway == gateway for environment in idle))
-        effects: list[Effect] = []
-        for environment in idle:
-            if not peer.want_count:
-                break
-            if environment.gateway != gateway:
-                effects += self._move(environment, gateway, now)
-        return effects
+        return self._grant(now) if peer.want_count else []
 
     def on_enough(self, gateway: str, now: float) -> list[Effect]:
-        """ENOUGH: takes back the WANT."""
-        if (peer := self._gateways.get(gateway)) is not None:
-            peer.want_count = 0
-        return []
+        """ENOUGH: takes back the WANT. What had parked there for it is free for another wish."""
+        peer = self._gateways.get(gateway)
+        if peer is None:
+            return []
+        peer.want_count = 0
+        for environment in self._environments.values():
+            if environment.gateway == gateway:
+                environment.held_until = 0.0
+        return self._grant(now)
 
     # -- time ----------------------------------------------------------------------------------------------------
     def on_tick(self, now: float) -> list[Effect]:
@@ -296,6 +311,17 @@ class Parking:
         ]
         return min(wanting)[1] if wanting else None
 
+    def _grant(self, now: float) -> list[Effect]:
+        """Let idle environments move to those who wish for one, the oldest wish first."""
+        effects: list[Effect] = []
+        for environment in self._idle_by_last_use():
+            wanting = self._oldest_want()
+            if wanting is None:
+                break
+            if environment.gateway != wanting and now >= environment.held_until:
+                effects += self._move(environment, wanting, now)
+        return effects
+
     def _place(self, environment: _Environment) -> str | None:
         """Where an idle environment is to park; None if no gateway is linked."""
         wanting = self._oldest_want()
@@ -311,15 +337,17 @@ class Parking:
             return environment.gateway
         return next((name for name, peer in self._gateways.items() if peer.linked), None)
 
-    def _assign(self, environment: _Environment, gateway: str | None) -> None:
+    def _assign(self, environment: _Environment, gateway: str | None, now: float) -> None:
+        environment.held_until = 0.0
         if environment.gateway != gateway:
             environment.gateway = gateway
             environment.epoch += 1
         if gateway is not None and (peer := self._gateways[gateway]).want_count:
             peer.want_count -= 1
+            environment.held_until = now + HOLD_SECONDS
 
     def _park(self, environment: _Environment, gateway: str | None, now: float) -> list[Effect]:
-        self._assign(environment, gateway)
+        self._assign(environment, gateway, now)
         if gateway is None:
             return []
         idle_ms = int((now - environment.idle_since) * 1000)

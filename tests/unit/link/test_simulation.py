@@ -1,0 +1,60 @@
+"""The link in virtual time: ten thousand seeded histories of up to three gateways under faults, each checked at every step.
+
+``KAPPA_SIMULATION_SEEDS=17`` runs one seed and ``KAPPA_SIMULATION_SEEDS=20000:30000`` others; ``bench/simulation/simulate.py`` runs as
+many as one likes and prints a seed's whole trace. The shares let ``pytest -n`` spread the work.
+"""
+
+import random
+
+import pytest
+
+import kappa_core.link.scale
+from kappa_core.link.collection import View
+from simulation import broken
+from simulation.cluster import Machines, simulate
+from simulation.plan import Plan, contend
+from simulation.report import first_failure, shares
+
+SHARES = 20
+
+
+@pytest.mark.parametrize("chosen", shares(SHARES), ids=lambda chosen: f"{chosen.start}-by-{chosen.step}")
+def test_no_history_breaks_a_guarantee_of_the_link(chosen: range) -> None:
+    failure = first_failure(chosen)
+    assert not failure, failure
+
+
+def test_one_seed_is_one_history() -> None:
+    assert simulate(11).text() == simulate(11).text()
+
+
+@pytest.mark.parametrize(
+    ("machines", "said"),
+    [
+        pytest.param(Machines(parking=broken.NoEpochCheck), "runs", id="epochs are not checked"),
+        pytest.param(Machines(parking=broken.ForgetsWhatItAccepted), "ran", id="a HELLO does not say what was accepted"),
+        pytest.param(Machines(dispatcher=broken.RunsLostAgain), "ran twice", id="what was lost is dispatched again"),
+        pytest.param(Machines(dispatcher=broken.DeniesEveryone), "was throttled", id="a denial covers later waiters"),
+        pytest.param(Machines(dispatcher=broken.LastComeFirstServed), "overtook", id="waiters are not served in order"),
+        pytest.param(Machines(dispatcher=broken.FirstUsedFirst), "was taken before", id="not the last used comes first"),
+        pytest.param(Machines(dispatcher=broken.NeverSaysWant), "503", id="idle environments never hear of waiters elsewhere"),
+        pytest.param(Machines(scaler=broken.Generous), "are permitted", id="one environment too many is started"),
+        pytest.param(Machines(scaler=broken.ForgetsInventory), "are permitted", id="a new holder forgets what exists"),
+        pytest.param(Machines(scaler=broken.CountsGoneTooEarly), "are permitted", id="what drains no longer counts"),
+        pytest.param(Machines(scaler=broken.NeverReaps), "are left after all is quiet", id="idle environments stay"),
+    ],
+)
+def test_the_checks_catch_a_machine_that_lacks_a_rule(machines: Machines, said: str) -> None:
+    assert said in first_failure(range(1000), machines=machines)
+
+
+def test_the_checks_catch_a_429_after_a_single_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    def after_one(limit: int, permitted: list[str], *, view: View, first: View | None) -> bool:
+        return sum(name in view.busy for name in permitted) >= limit
+
+    def contended(plan: Plan) -> None:
+        contend(plan, random.Random(1))
+        plan.functions, plan.faults, plan.requests = {"f0": 2}, 0, 60
+
+    monkeypatch.setattr(kappa_core.link.scale, "proves", after_one)
+    assert "was throttled" in first_failure(range(400), change=contended)
