@@ -102,6 +102,9 @@ class Runtimes:
     def __init__(self) -> None:
         self.missing: set[str] = set()
 
+    async def look(self, runtime: str, /) -> None:
+        """Everything is known from the start."""
+
     def available(self, runtime: str, /) -> str | None:
         return f"{runtime} is not installed; found python3.11." if runtime in self.missing else None
 

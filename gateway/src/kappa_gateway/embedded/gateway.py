@@ -124,7 +124,7 @@ class EmbeddedGateway:
             store=self.store,
             trees=self._trees,
             endpoints=ServiceEndpoints(self._endpoint, settings.endpoint_url, settings.endpoint_urls),
-            command=self.runtimes.command,
+            runtimes=self.runtimes,
             credentials=self._credentials,
             sdk_variables=lambda: sdk_variables(data_dir.cache),
             init_seconds=settings.limits.init_seconds,

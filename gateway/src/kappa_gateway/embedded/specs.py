@@ -31,6 +31,13 @@ class Trees(Protocol):
     async def opt_root(self, layers: Sequence[Sha256], /) -> Path | None: ...
 
 
+class Runtimes(Protocol):
+    """Interpreters on this machine; see kappa_gateway.embedded.runtimes."""
+
+    async def look(self, runtime: str, /) -> None: ...
+    def command(self, runtime: str, /) -> tuple[str, ...] | str: ...
+
+
 class ServiceEndpoints(NamedTuple):
     """Where functions find AWS services."""
 
@@ -48,7 +55,7 @@ class ServiceEndpoints(NamedTuple):
 
 
 class Specs:
-    """The cache. ``command`` finds an interpreter or says why there is none, ``credentials`` makes the session variables."""
+    """The cache. ``credentials`` makes the session variables of a function."""
 
     def __init__(
         self,
@@ -56,7 +63,7 @@ class Specs:
         store: ResourceStore,
         trees: Trees,
         endpoints: ServiceEndpoints,
-        command: Callable[[str], tuple[str, ...] | str],
+        runtimes: Runtimes,
         credentials: Callable[[Version], dict[str, str]],
         sdk_variables: Callable[[], dict[str, str]],
         init_seconds: float,
@@ -64,7 +71,7 @@ class Specs:
         self._store = store
         self._trees = trees
         self._endpoints = endpoints
-        self._command = command
+        self._runtimes = runtimes
         self._credentials = credentials
         self._sdk_variables = sdk_variables
         self._init_seconds = init_seconds
@@ -88,7 +95,8 @@ class Specs:
     async def _build(self, version: Version, revision: str) -> VersionSpec:
         configuration = version.configuration
         runtime = configuration.runtime or ""
-        command = self._command(runtime)
+        await self._runtimes.look(runtime)
+        command = self._runtimes.command(runtime)
         if isinstance(command, str):
             raise InvalidRuntimeException(command)
         task_root = await self._trees.task_root(configuration.code.sha256)

@@ -48,6 +48,9 @@ class Trees(Protocol):
 class Runtimes(Protocol):
     """What is installed to run functions."""
 
+    async def look(self, runtime: str, /) -> None:
+        """Find out about a runtime, however long that takes; `available` answers at once afterwards."""
+
     def available(self, runtime: str, /) -> str | None:
         """None, or one sentence that says what is missing and what was found instead."""
 
@@ -249,6 +252,7 @@ class Settler:
         return states.settled(serving)
 
     async def _prepare(self, configuration: Configuration) -> None:
+        await self._runtimes.look(configuration.runtime or "")
         missing = self._runtimes.available(configuration.runtime or "")
         if missing is not None:
             raise _Unready(missing, states.INVALID_RUNTIME)
