@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bare_gateway import BareGateway, python_spec
 
+from bare_gateway import BareGateway, python_spec
 from kappa_core.errors import EnvironmentLostException
 from kappa_core.link.frames import WINDOW
 from kappa_core.spec import VersionSpec
