@@ -292,24 +292,24 @@ function parseHeader(headers, name, label) {
 /** The part of the handler's context that comes from the environment and the event's headers, in AWS's order. */
 function invocationContext(headers) {
   const deadline = Number(headers['lambda-runtime-deadline-ms']);
-  const fromEnvironment = {
-    functionVersion: env.AWS_LAMBDA_FUNCTION_VERSION,
-    functionName: env.AWS_LAMBDA_FUNCTION_NAME,
-    memoryLimitInMB: env.AWS_LAMBDA_FUNCTION_MEMORY_SIZE,
-    logGroupName: env.AWS_LAMBDA_LOG_GROUP_NAME,
-    logStreamName: env.AWS_LAMBDA_LOG_STREAM_NAME,
-  };
   const fromHeaders = {
     clientContext: parseHeader(headers, 'lambda-runtime-client-context', 'ClientContext'),
     identity: parseHeader(headers, 'lambda-runtime-cognito-identity', 'CognitoIdentity'),
     invokedFunctionArn: headers['lambda-runtime-invoked-function-arn'],
     awsRequestId: requestId,
     tenantId,
-    getRemainingTimeInMillis: () => deadline - Date.now(),
   };
-  return WITHOUT_CALLBACKS
-    ? { ...fromHeaders, xRayTraceId: headers['lambda-runtime-trace-id'], ...fromEnvironment }
-    : { ...fromEnvironment, ...fromHeaders };
+  const getRemainingTimeInMillis = () => deadline - Date.now();
+  const fromEnvironment = {
+    memoryLimitInMB: env.AWS_LAMBDA_FUNCTION_MEMORY_SIZE,
+    logGroupName: env.AWS_LAMBDA_LOG_GROUP_NAME,
+    logStreamName: env.AWS_LAMBDA_LOG_STREAM_NAME,
+  };
+  const functionName = env.AWS_LAMBDA_FUNCTION_NAME;
+  const functionVersion = env.AWS_LAMBDA_FUNCTION_VERSION;
+  if (!WITHOUT_CALLBACKS) return { functionVersion, functionName, ...fromEnvironment, ...fromHeaders, getRemainingTimeInMillis };
+  const xRayTraceId = headers['lambda-runtime-trace-id'];
+  return { ...fromHeaders, xRayTraceId, getRemainingTimeInMillis, functionName, functionVersion, ...fromEnvironment };
 }
 
 /** Hands events to the handler. The names of class and methods are those of AWS's stack traces. */
