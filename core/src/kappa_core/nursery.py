@@ -41,6 +41,8 @@ class SupervisorOptions(msgspec.Struct, frozen=True, kw_only=True):
     command: tuple[str, ...] = ()
     """A spare's interpreter: its zygote is booted ahead of the ASSIGN. Empty: nothing is booted."""
     sandbox: SandboxMode = "auto"
+    hidden: list[str] = []
+    """Directories that functions must not see where sandboxes work: the gateway's data."""
     gone_seconds: float = 10.0
     """All gateways out of reach for this long: the supervisor ends."""
     token: str = ""
