@@ -146,7 +146,7 @@ def test_an_exec_wrapper_starts_the_runtime(tmp_path: Path) -> None:
         tmp_path,
         "os.environ['WRAPPED']",
         code={"wrapper": wrapper},
-        variables={"AWS_LAMBDA_EXEC_WRAPPER": str(tmp_path / "task" / "wrapper")},
+        variables={"AWS_LAMBDA_EXEC_WRAPPER": "/var/task/wrapper"},
     )
     assert found == [os.path.realpath(sys.executable)]
 

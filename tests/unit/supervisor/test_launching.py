@@ -45,8 +45,19 @@ def test_node_is_started_with_lambdas_flags(tmp_path: Path) -> None:
     own = launching.command(spec(tmp_path, runtime="nodejs20.x"), Places())
     assert own.argv[1:3] == ("--expose-gc", "--max-http-header-size=81920")
     assert Path(own.argv[3]).is_file()
-    official = launching.command(spec(tmp_path, runtime="nodejs20.x", client="official"), Places())
-    assert official.argv[3:] == (str(tmp_path / "node_modules" / "aws-lambda-ric" / "bin" / "index.mjs"), "index.handler")
+
+
+def test_the_official_node_client_is_the_tasks_own_if_it_brings_one(tmp_path: Path) -> None:
+    official = spec(tmp_path, runtime="nodejs20.x", client="official")
+    with pytest.raises(InvalidEntrypoint, match="aws-lambda-ric"):
+        launching.command(official, Places())
+    program = tmp_path / "node_modules" / "aws-lambda-ric" / "bin" / "index.mjs"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    assert launching.command(official, Places()).argv[3:] == (
+        "/var/task/node_modules/aws-lambda-ric/bin/index.mjs",
+        "index.handler",
+    )
 
 
 def test_the_bootstrap_is_looked_for_in_the_task_and_then_in_the_layers(tmp_path: Path) -> None:

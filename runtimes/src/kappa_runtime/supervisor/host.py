@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import secrets
 import shutil
 import time
@@ -28,7 +29,7 @@ from kappa_core.spec import VersionSpec
 from kappa_runtime.nursery import descent
 from kappa_runtime.supervisor import environment_variables, launching, sandbox
 from kappa_runtime.supervisor.environment_variables import Identity, Places
-from kappa_runtime.supervisor.errors import SandboxConflict, SupervisorError, ZygoteLost
+from kappa_runtime.supervisor.errors import SandboxConflict, SpawnFailed, SupervisorError, ZygoteLost
 from kappa_runtime.supervisor.lifecycle import Environment
 from kappa_runtime.supervisor.log_lines import lines_for
 from kappa_runtime.supervisor.process import Launch
@@ -86,6 +87,7 @@ class Host:
         self._plan: Plan | None = None
         self._layout = Layout(task=spec.task_root)
         self._forks = False
+        self._closed = False
         self._memory_timer: asyncio.TimerHandle | None = None
         self._watched: set[Environment] = set()
         self.lines = lines_for(spec, "")
@@ -98,6 +100,9 @@ class Host:
             (self._work_dir / name).mkdir(exist_ok=True)
         descent.adopt_orphans()
         if self._own_process:
+            # An environment needs about eight descriptors here, and there may be a thousand environments.
+            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             self._reap_timer = asyncio.get_running_loop().call_later(REAP_SECONDS, self._reap_orphans)
         if not self._probed:
             self.support = sandbox.probe(self._mode, scratch=self._work_dir / "root")
@@ -141,6 +146,8 @@ class Host:
 
     async def _ready_zygote(self) -> Zygote:
         async with self._booting:
+            if self._closed:
+                raise SpawnFailed("the supervisor ends")
             if self._zygote is None or not self._zygote.alive:
                 zygote = Zygote(self.spec.command)
                 await zygote.boot()
@@ -168,6 +175,8 @@ class Host:
     # -- starting a runtime, for the environments -------------------------------------------------------------------------
     async def start_runtime(self, environment: Environment, *, namespaces: tuple[int, ...]) -> RuntimeSession:
         """Raises InvalidEntrypoint, SpawnFailed."""
+        if self._closed:
+            raise SpawnFailed("the supervisor ends")
         spec = self.spec
         places = Places()
         if not self.sandboxed:
@@ -236,6 +245,7 @@ class Host:
 
     async def close(self) -> None:
         """End every environment and the zygote, with all descendants, and remove the files."""
+        self._closed = True
         if self._memory_timer is not None:
             self._memory_timer.cancel()
             self._memory_timer = None

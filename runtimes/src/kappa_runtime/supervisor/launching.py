@@ -113,6 +113,10 @@ def command(spec: VersionSpec, places: Places) -> Command:
     argv, extra = _python(spec, places) if language == "python" else _node(spec, places)
     wrapper = spec.variables.get(EXEC_WRAPPER)
     if wrapper:
+        # Written for Lambda's paths; where these are stand-ins, a layer's wrapper is still that layer's.
+        for theirs, ours in (("/opt/", f"{places.opt}/"), ("/var/task/", f"{places.task}/")):
+            if wrapper.startswith(theirs):
+                wrapper = ours + wrapper.removeprefix(theirs)
         argv = (wrapper, *argv)
     return Command(argv=argv, extra=extra)
 

@@ -72,7 +72,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
     sandbox: Plan | None = None
     outlives: bool = False
-    """It notices the end of this process itself; otherwise the kernel kills it then."""
+    """A zygote: it notices itself that this process ends, where the kernel kills a runtime; a runtime's limits are not its own."""
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -125,10 +125,11 @@ def _execute(launch: Launch, log: int, namespaces: tuple[int, ...], keep: tuple[
                 enter_sandbox.end_with_parent(signal.SIGKILL)
         os.chdir(launch.directory)
         _close_others({0, 1, 2, failure, *keep})
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        files = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if not launch.outlives:
+            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            files = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
         try:
             os.execve(launch.argv[0], launch.argv, launch.variables)  # noqa: S606 - no shell is the point
         except OSError as error:

@@ -174,6 +174,7 @@ class Supervisor:
             zygote=await self._ahead(),
             mode=self._options.sandbox,
             support=self._support,
+            hidden=tuple(map(Path, self._options.hidden)),
             own_process=True,
         )
         await host.prepare()

@@ -107,8 +107,9 @@ def become(order: dict[str, Any], fds: list[int]) -> None:
     os.environ.update(order["variables"])
     time.tzset()
     os.chdir(order["directory"])
-    resource.setrlimit(resource.RLIMIT_NOFILE, (order["files"], order["files"]))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = order["files"] if hard == resource.RLIM_INFINITY else min(order["files"], hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     random.seed()
 
 
