@@ -77,13 +77,16 @@ _encode = msgspec.json.Encoder().encode
 class Invocation:
     """What runs."""
 
-    __slots__ = ("deadline", "frame", "future", "on_data", "start_line", "started", "streamer", "tail")
+    __slots__ = ("began", "deadline", "frame", "future", "on_data", "start_line", "started", "streamer", "tail")
 
     def __init__(self, frame: Invoke, future: asyncio.Future[Answer | Failure], on_data: OnData | None, started: float) -> None:
         self.frame = frame
         self.future = future
         self.on_data = on_data
         self.started = started
+        """On the loop's clock, for timers."""
+        self.began = time.perf_counter()
+        """The same moment for durations: uvloop's clock advances once per turn, in whole milliseconds."""
         self.deadline = 0.0
         self.streamer: asyncio.Task[None] | None = None
         self.start_line = ""
@@ -132,9 +135,9 @@ class Environment:
         if self.state != "new":
             return
         self._log(self._host.lines.init_start(time.time()))
-        started = self._loop.time()
+        began = time.perf_counter()
         failure = await self._boot(self._spec.init_seconds)
-        elapsed = (self._loop.time() - started) * 1000
+        elapsed = (time.perf_counter() - began) * 1000
         if failure is None:
             self.init_ms = elapsed
             return
@@ -231,7 +234,7 @@ class Environment:
             if failure is not None:
                 return failure
         else:
-            invocation.started = self._loop.time()
+            invocation.started, invocation.began = self._loop.time(), time.perf_counter()
             invocation.start_line = lines.start(time.time(), request_id)
         self._arm(invocation, invocation.started + self._spec.timeout)
         self._host.watch_memory(self)
@@ -248,7 +251,7 @@ class Environment:
             await self._ending
         await self._reset()
         failure = await self._boot(self._spec.timeout)
-        self._report_init((self._loop.time() - invocation.started) * 1000, "invoke", failure)
+        self._report_init((time.perf_counter() - invocation.began) * 1000, "invoke", failure)
         return failure
 
     def _arm(self, invocation: Invocation, deadline: float) -> None:
@@ -278,7 +281,7 @@ class Environment:
         """Accounts, the end of the log, the reset where one is due; the Result."""
         if invocation.streamer is not None:
             await self._end_stream(invocation, outcome)
-        elapsed = (self._loop.time() - invocation.started) * 1000
+        elapsed = (time.perf_counter() - invocation.began) * 1000
         init_ms, self.init_ms = self.init_ms, 0.0
         session = self._session
         if session is not None:
