@@ -54,7 +54,11 @@ def test_the_checks_catch_a_429_after_a_single_collection(monkeypatch: pytest.Mo
 
     def contended(plan: Plan) -> None:
         contend(plan, random.Random(1))
-        plan.functions, plan.faults, plan.requests = {"f0": 2}, 0, 60
+        plan.functions, plan.shared, plan.clients, plan.requests = {"f0": 3}, False, 5, 30
+        plan.delay, plan.duration, plan.pause = 0.02, (0.05, 0.1), 0.1
+        plan.faults = plan.updates = plan.limit_changes = 0
+        plan.init_crashes = plan.start_failures = plan.never_starts = plan.crashes = plan.timeouts = plan.duplicate_dials = 0.0
 
+    assert not first_failure(range(60), change=contended)
     monkeypatch.setattr(kappa_core.link.scale, "proves", after_one)
-    assert "was throttled" in first_failure(range(400), change=contended)
+    assert "was throttled" in first_failure(range(300), change=contended)
