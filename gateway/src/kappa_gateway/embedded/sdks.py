@@ -101,7 +101,7 @@ def _folder(cache: Path, name: str, entries: Iterable[Entry]) -> Path:
             if not copied:
                 target.symlink_to(entry.source)
             elif entry.source.is_dir():
-                shutil.copytree(entry.source, target, copy_function=_link_or_copy, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(entry.source, target, copy_function=_link_or_copy)
             else:
                 _link_or_copy(str(entry.source), str(target))
         started.chmod(0o755)
