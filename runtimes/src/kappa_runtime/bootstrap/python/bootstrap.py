@@ -105,9 +105,6 @@ def _plain_key(key: Any) -> Any:
     raise TypeError("keys must be str, int, float, bool or None, not " + type(key).__name__)
 
 
-# ---------------------------------------------------------------------------------------------------------- errors
-
-
 class Fault(Exception):
     """An error that the runtime, not the customer's code, gives a name to."""
 
@@ -134,21 +131,22 @@ def raised_result(request_id: str) -> dict[str, Any]:
     return error_result(str(value), kind.__name__, traceback.format_list(frames), request_id)  # type: ignore[arg-type]
 
 
-# --------------------------------------------------------------------------------------------------------- context
+class _Shown:
+    __slots__: list[str] = []
+
+    def __repr__(self) -> str:
+        return _represent(self, self.__slots__)
 
 
-class CognitoIdentity:
+class CognitoIdentity(_Shown):
     __slots__ = ["cognito_identity_id", "cognito_identity_pool_id"]
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.cognito_identity_id = values.get("cognitoIdentityId")
         self.cognito_identity_pool_id = values.get("cognitoIdentityPoolId")
 
-    def __repr__(self) -> str:
-        return _represent(self, self.__slots__)
 
-
-class Client:
+class Client(_Shown):
     # The order is that of AWS's repr.
     __slots__ = ["installation_id", "app_title", "app_version_name", "app_version_code", "app_package_name"]  # noqa: RUF023
 
@@ -156,11 +154,8 @@ class Client:
         for name in self.__slots__:
             setattr(self, name, values.get(name))
 
-    def __repr__(self) -> str:
-        return _represent(self, self.__slots__)
 
-
-class ClientContext:
+class ClientContext(_Shown):
     __slots__ = ["custom", "env", "client"]  # noqa: RUF023
 
     def __init__(self, values: dict[str, Any]) -> None:
@@ -168,9 +163,6 @@ class ClientContext:
         self.env = values.get("env")
         client = values.get("client")
         self.client = None if client is None else Client(client)
-
-    def __repr__(self) -> str:
-        return _represent(self, self.__slots__)
 
 
 class LambdaContext:
@@ -342,10 +334,9 @@ def _write(text: str) -> None:
 class Request:
     """One event with what the Runtime API says about it."""
 
-    __slots__ = (
-        "body", "client_context", "cognito_identity", "content_type", "deadline_ms", "function_arn", "request_id", "tenant_id",
-        "trace_id",
-    )  # fmt: skip
+    __slots__ = tuple(
+        "body client_context cognito_identity content_type deadline_ms function_arn request_id tenant_id trace_id".split()
+    )
 
     def __init__(self, headers: dict[str, str], body: bytes) -> None:
         self.body = body
@@ -423,19 +414,18 @@ class RuntimeApi:
             view[:got] = buffer[start:]
             while got < size:
                 count = self._socket.recv_into(view[got:])
-                if not count:
-                    raise ConnectionError("the Runtime API went away")
-                got += count
+                got += count or _gone()
             self._buffer = b""
             return int(lines[0][9:12]), headers, bytes(body)
         self._buffer = buffer[start + size :]
         return int(lines[0][9:12]), headers, buffer[start : start + size]
 
     def _read(self) -> bytes:
-        data = self._socket.recv(65536)
-        if not data:
-            raise ConnectionError("the Runtime API went away")
-        return data
+        return self._socket.recv(65536) or _gone()
+
+
+def _gone() -> NoReturn:
+    raise ConnectionError("the Runtime API went away")
 
 
 # --------------------------------------------------------------------------------------------------------- handler
