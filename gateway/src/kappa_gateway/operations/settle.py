@@ -253,8 +253,7 @@ class Settler:
 
     async def _prepare(self, configuration: Configuration) -> None:
         await self._runtimes.look(configuration.runtime or "")
-        # In a thread: the first question about a runtime runs interpreters.
-        missing = await asyncio.to_thread(self._runtimes.available, configuration.runtime or "")
+        missing = self._runtimes.available(configuration.runtime or "")
         if missing is not None:
             raise _Unready(missing, states.INVALID_RUNTIME)
         try:
