@@ -47,7 +47,19 @@ class Share:
 
 
 class Checks:
-    __slots__ = ("_ran", "_running", "_share_of", "_world", "account", "requests", "shares", "total", "waiting")
+    __slots__ = (
+        "_ran",
+        "_running",
+        "_share_of",
+        "_world",
+        "account",
+        "peak",
+        "requests",
+        "shares",
+        "thrifty",
+        "total",
+        "waiting",
+    )
 
     def __init__(self, world: World, account: int, reserved: dict[str, int | None]) -> None:
         self._world = world
@@ -58,6 +70,10 @@ class Checks:
         self._running: dict[str, str] = {}
         self._ran: set[str] = set()
         self.requests: dict[str, Request] = {}
+        self.thrifty = False
+        """Nothing keeps an idle environment from a waiter: no more may exist than there were invocations at once."""
+        self.peak: dict[str, int] = {}
+        """Function → most invocations at once so far."""
         self.waiting: dict[tuple[str, str], dict[str, Request]] = {}
         """Per gateway and function, in order of arrival."""
         for function, amount in reserved.items():
@@ -72,7 +88,10 @@ class Checks:
         return self.shares[self._share_of[function]]
 
     # -- environments ------------------------------------------------------------------------------------------------
-    def ordered(self, function: str, number: int) -> None:
+    def ordered(self, function: str, number: int, existing: int) -> None:
+        """``existing`` of the function, these included."""
+        if self.thrifty and existing > self.peak[function]:
+            raise Violation(f"{existing} environments of {function} for at most {self.peak[function]} invocations at once")
         for share in (self.share(function), self.total):
             share.existing += number
             if share.existing > max(share.limit, share.ceiling):
@@ -121,6 +140,8 @@ class Checks:
     # -- gateways ----------------------------------------------------------------------------------------------------
     def arrives(self, request: Request) -> None:
         self.requests[request.request_id] = request
+        at_once = sum(not each.outcome and each.function == request.function for each in self.requests.values())
+        self.peak[request.function] = max(self.peak.get(request.function, 0), at_once)
         self.waiting.setdefault((request.gateway, request.function), {})[request.request_id] = request
 
     def dispatched(self, request_id: str, environment: str) -> None:

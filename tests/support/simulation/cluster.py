@@ -62,6 +62,7 @@ class Cluster:
         self.machines = machines
         self.addresses = [f"g{number}" for number in range(plan.gateways)]
         self.checks = Checks(world, plan.account, plan.functions)
+        self.checks.thrifty = plan.gateways == 1 and not (plan.faults or plan.updates or plan.timeouts)
         self.provider = Provider(self)
         self.supervisors: list[Supervisor] = []
         self.partitions: set[tuple[str, str]] = set()

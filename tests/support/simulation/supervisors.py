@@ -255,9 +255,13 @@ class Provider:
             world.log("provider", "refuses an order under the old epoch", epoch)
             return
         world.log("provider", "is to start", *environment_ids, "of", revision)
-        self.cluster.checks.ordered(self.cluster.function_of(revision), len(environment_ids))
+        function = self.cluster.function_of(revision)
         for environment_id in environment_ids:
             self.books[environment_id] = Ordered(revision)
+        existing = sum(
+            not ordered.ended and self.cluster.function_of(ordered.revision) == function for ordered in self.books.values()
+        )
+        self.cluster.checks.ordered(function, len(environment_ids), existing)
         if plan.active and world.chance(plan.start_failures):
             world.after(self.cluster.small(), self._refuse, environment_ids)
             return

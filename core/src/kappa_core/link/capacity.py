@@ -164,7 +164,7 @@ class Revision:
 
 
 class Environment:
-    __slots__ = ("asked_at", "attempt", "due", "environment_id", "finish", "given_up", "phase", "revision")
+    __slots__ = ("asked_at", "attempt", "due", "environment_id", "finish", "given_up", "phase", "ready_at", "revision")
 
     def __init__(self, environment_id: str, revision: Revision, phase: Phase) -> None:
         self.environment_id = environment_id
@@ -177,6 +177,7 @@ class Environment:
         """To be retired whether busy or not, and to be asked until it is."""
         self.given_up = False
         """Starting, and the provider was told to end it: it serves nobody, and counts until it is gone."""
+        self.ready_at = 0.0
         self.due = 0.0
         """Starting: the start deadline. Ready: when it may have been idle for its window."""
         revision.environments[environment_id] = self

@@ -63,6 +63,11 @@ class Collection:
         self.answers[gateway] = collected
         return True
 
+    def waiting(self, revision: str, told: Mapping[str, int]) -> int:
+        """How many wait: as the gateways have just answered, and as they last told (by gateway) where they did not."""
+        silent = sum(waiting for gateway, waiting in told.items() if gateway not in self.answers)
+        return silent + sum(collected.waiting.get(revision, 0) for collected in self.answers.values())
+
     def view(self) -> View:
         """Merge the answers. The highest epoch wins: what is dispatched to under an old one will be refused."""
         busy: dict[str, tuple[str, int]] = {}

@@ -243,6 +243,7 @@ class Dispatcher:
         """The answer to COLLECT, exact at this instant. An empty function key collects every function."""
         busy: list[tuple[str, int]] = []
         idle: list[tuple[str, int]] = []
+        waiting: dict[str, int] = {}
         for queue in self._queues.values():
             if function_key and queue.function_key and queue.function_key != function_key:
                 continue  # one that was never invoked here has no key yet: the scaler knows whose environments these are
@@ -251,7 +252,9 @@ class Dispatcher:
                 if environment is not None and environment.running is invocation:
                     busy.append((environment.environment_id, invocation.epoch))
             idle += ((environment.environment_id, environment.epoch) for environment in queue.idle)
-        return Collected(function_key, number, busy, idle)
+            if queue.waiters:
+                waiting[queue.revision] = len(queue.waiters)
+        return Collected(function_key, number, busy, idle, waiting)
 
     def on_scaler_changed(self) -> None:
         """Another gateway holds the scaler now, or the link to it is new: everything is to be reported again."""

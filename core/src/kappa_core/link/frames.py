@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -278,6 +278,8 @@ class Collected(msgspec.Struct, frozen=True):
     """(environment id, epoch) of what is in flight."""
     idle: list[tuple[str, int]] = []
     """(environment id, epoch) of what is parked here."""
+    waiting: dict[str, int] = {}
+    """Revision → waiters at this instant: newer than the last DEMAND, from which some may be in flight by now."""
 
 
 class Deny(msgspec.Struct, frozen=True):
@@ -329,9 +331,13 @@ BODIES: Final[dict[FrameType, type[msgspec.Struct]]] = {
 }
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_DECODERS: Final = {kind: msgspec.msgpack.Decoder(body).decode for kind, body in BODIES.items()}
-_WITH_PAYLOAD: Final = frozenset({FrameType.INVOKE, FrameType.RESULT})
-_TYPES: Final = {int(kind): kind for kind in FrameType}
+# By number and as names of this module: hashing and looking up members of an enum is Python code, and this runs for every frame.
+_KINDS: Final[dict[int, tuple[FrameType, Callable[[bytes], Any] | None]]] = {
+    int(kind): (kind, msgspec.msgpack.Decoder(BODIES[kind]).decode if kind in BODIES else None) for kind in FrameType
+}
+_DATA: Final = FrameType.DATA
+_INVOKE: Final = FrameType.INVOKE
+_RESULT: Final = FrameType.RESULT
 _EMPTY: Final = Empty()
 
 
@@ -350,10 +356,10 @@ def encode(
     kind: FrameType, body: msgspec.Struct | None = None, *, stream: int = 0, epoch: int = 0, payload: bytes = b"", flags: int = 0
 ) -> bytes:
     """One frame as bytes. Payloads over CHUNK are the sender's to cut."""
-    if kind is FrameType.DATA:
+    if kind is _DATA:
         return HEADER.pack(12 + len(payload), kind, flags, 0, stream, epoch) + payload
     packed = _encode(_EMPTY if body is None else body)
-    if kind in _WITH_PAYLOAD:
+    if kind is _RESULT or kind is _INVOKE:
         size = 16 + len(packed) + len(payload)
         return b"".join((HEADER.pack(size, kind, flags, 0, stream, epoch), _U32.pack(len(packed)), packed, payload))
     return HEADER.pack(12 + len(packed), kind, flags, 0, stream, epoch) + packed
@@ -386,19 +392,20 @@ class FrameReader:
                     break
                 start = position + 16
                 position = end
-                kind = _TYPES.get(number)
-                if kind is None:
+                known = _KINDS.get(number)
+                if known is None:
                     continue  # a newer peer's frame that this version does not know
-                if kind is FrameType.DATA:
+                kind, decode = known
+                if decode is None:
                     yield Frame(kind, stream, epoch, None, view[start:end], flags)
-                elif kind in _WITH_PAYLOAD:
+                elif kind is _RESULT or kind is _INVOKE:
                     (packed,) = _U32.unpack_from(view, start)
                     split = start + 4 + packed
                     if split > end:
                         raise FrameError("struct longer than its frame")
-                    yield Frame(kind, stream, epoch, _DECODERS[kind](view[start + 4 : split]), view[split:end], flags)
+                    yield Frame(kind, stream, epoch, decode(view[start + 4 : split]), view[split:end], flags)
                 else:
-                    yield Frame(kind, stream, epoch, _DECODERS[kind](view[start:end]), b"", flags)
+                    yield Frame(kind, stream, epoch, decode(view[start:end]), b"", flags)
         except (msgspec.DecodeError, struct.error) as error:
             raise FrameError(str(error)) from error
         finally:

@@ -330,16 +330,15 @@ class Scaler:
         function = revision.function
         if function is None or revision.superseded or not revision.demands:
             return [], False
-        age = revision.oldest_seconds(now)
-        need = revision.waiting() - revision.serving()
-        if age < patience.GRACE_SECONDS:
-            available = sum(
-                environment.phase == "ready" and not environment.retiring() and name not in view.busy
-                for name, environment in revision.environments.items()
-            )
-            need -= available
-            if available:
-                self._review_again(revision, now + max(patience.GRACE_SECONDS - age, _SOON))
+        told = {gateway: demand.waiting for gateway, (demand, _) in revision.demands.items()}
+        need = collection.waiting(revision.name, told) - revision.serving()
+        arrived = now - revision.oldest_seconds(now)
+        for name, environment in revision.environments.items():
+            # An idle one is about to serve a waiter, if it and the waiter have not been there for long already.
+            until = max(arrived, environment.ready_at) + patience.GRACE_SECONDS
+            if environment.phase == "ready" and name not in view.busy and not environment.retiring() and now < until:
+                need -= 1
+                self._review_again(revision, max(until, now + _SOON))
         if need <= 0:
             return [], False
         before = len(revision.environments)
@@ -486,7 +485,7 @@ class Scaler:
     def _is_ready(self, environment: Environment | None, now: float) -> list[Effect]:
         if environment is None or environment.phase != "starting":
             return []
-        environment.phase = "ready"
+        environment.phase, environment.ready_at = "ready", now
         revision = environment.revision
         environment.due = now + revision.idle_seconds
         self._remind(environment.due, "idle", environment.environment_id)
