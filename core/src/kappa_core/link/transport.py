@@ -49,6 +49,14 @@ _WRITE_BUFFER: Final = 2 * CHUNK
 _LINE_COST: Final = 64
 _MISSES: Final = round(DEAD_SECONDS / HEARTBEAT_SECONDS)
 
+# As names of this module: looking up a member of an enum is Python code, and this is done for every frame.
+_MORE: Final = int(Flag.MORE)
+_DATA: Final = FrameType.DATA
+_RESULT: Final = FrameType.RESULT
+_PING: Final = FrameType.PING
+_PONG: Final = FrameType.PONG
+_CREDIT: Final = FrameType.CREDIT
+
 Key = tuple[int, int]
 Sink = Callable[[bytes], None]
 """Takes a piece of a streamed payload; whoever owns it calls :meth:`Link.grant` once it has been passed on."""
@@ -137,13 +145,13 @@ class Transfer:
             if was_full and self.pending <= LOW_WATER and self._on_drain is not None:
                 self._on_drain()
         if self._pieces or (self._ending is None and self.kind is FrameType.RESULT):
-            return encode(FrameType.DATA, stream=self.stream, epoch=self.epoch, payload=piece, flags=Flag.MORE)
+            return encode(FrameType.DATA, stream=self.stream, epoch=self.epoch, payload=piece, flags=_MORE)
         self._link._forget(self)
         if self._on_sent is not None:
             self._link._loop.call_soon(self._on_sent)
         if self._ending is None:
             return encode(FrameType.DATA, stream=self.stream, epoch=self.epoch, payload=piece)
-        return encode(self.kind, self._ending, stream=self.stream, epoch=self.epoch, payload=piece, flags=Flag.MORE)
+        return encode(self.kind, self._ending, stream=self.stream, epoch=self.epoch, payload=piece, flags=_MORE)
 
 
 class _Assembly:
@@ -211,16 +219,15 @@ class Link(asyncio.Protocol):
                 if self._closing:
                     return
                 kind = frame.type
-                if kind is FrameType.DATA or frame.flags & Flag.MORE or kind is FrameType.RESULT:
+                if frame.flags & _MORE or kind is _DATA or (kind is _RESULT and (self._sinks or self._assemblies)):
                     self._join(frame)
-                elif kind is FrameType.PING:
+                elif kind is _PING:
                     self.send(FrameType.PONG)
-                elif kind is FrameType.PONG:
-                    self._pongs += 1
-                    self._on_frame(self, frame)
-                elif kind is FrameType.CREDIT:
+                elif kind is _CREDIT:
                     self._credited(frame)
                 else:
+                    if kind is _PONG:
+                        self._pongs += 1
                     self._on_frame(self, frame)
         except FrameError as error:
             logger.warning("link to %s closed: it broke the protocol: %s", self.peer or "an unknown peer", error)
@@ -267,7 +274,7 @@ class Link(asyncio.Protocol):
     def _send_long(self, kind: FrameType, body: msgspec.Struct, *, stream: int, epoch: int, payload: bytes) -> None:
         transfer = self.transfer(kind, stream=stream, epoch=epoch)
         if kind is FrameType.INVOKE:
-            head = encode(kind, body, stream=stream, epoch=epoch, payload=payload[:CHUNK], flags=Flag.MORE)
+            head = encode(kind, body, stream=stream, epoch=epoch, payload=payload[:CHUNK], flags=_MORE)
             self._out.append(head)
             self._queued += len(head)
             transfer.write(memoryview(payload)[CHUNK:])
@@ -428,7 +435,7 @@ class Link(asyncio.Protocol):
         if frame.type is FrameType.RESULT:
             assembly = self._assemblies.pop(key, None)
             sink = self._sinks.pop(key, None)
-            if assembly is None or not frame.flags & Flag.MORE:
+            if assembly is None or not frame.flags & _MORE:
                 self._on_frame(self, frame)
             elif sink is not None:
                 if frame.payload:
@@ -457,7 +464,7 @@ class Link(asyncio.Protocol):
         assembly.size += size
         if assembly.size > MAX_PAYLOAD:
             raise FrameError(f"payload over {MAX_PAYLOAD} bytes")
-        if frame.flags & Flag.MORE:
+        if frame.flags & _MORE:
             self._give_credit(frame.stream, frame.epoch, assembly, size)
         elif assembly.head is None:
             raise FrameError("DATA ends what nothing began")

@@ -31,6 +31,8 @@ SPARE_IDLE_SECONDS: Final = 600.0
 """An interpreter that no environment was started for in this time loses its spare."""
 LINGER_SECONDS: Final = 10.0
 """How long a supervisor without environments stays."""
+ORPHAN_SECONDS: Final = 3.0
+"""After the nursery's death: a supervisor that has been without a link for this long has ended."""
 REFILL_SECONDS: Final = 0.25
 """A new spare is made this long after the last start, so as not to compete with it for the processor."""
 
@@ -54,7 +56,7 @@ class _Phase(enum.Enum):
 class _Supervisor:
     """What is known of one supervisor process."""
 
-    __slots__ = ("asked", "id", "key", "linger", "pending", "phase", "revision", "spec")
+    __slots__ = ("asked", "farewell", "id", "key", "linger", "orphan", "pending", "phase", "revision", "spec", "unlinked")
 
     def __init__(self, supervisor_id: str, *, key: str, spec: VersionSpec | None) -> None:
         self.id = supervisor_id
@@ -67,6 +69,11 @@ class _Supervisor:
         self.asked: set[str] = set()
         """Environments that it was or is to be asked for and that have not ended."""
         self.linger: asyncio.TimerHandle | None = None
+        self.farewell = ""
+        """Why it is to end as soon as it says hello: nobody wanted it any more while it booted."""
+        self.orphan = False
+        """The nursery that made it is gone, and with it whoever would report its end."""
+        self.unlinked: asyncio.TimerHandle | None = None
 
 
 class ProcessProvider:
@@ -113,6 +120,7 @@ class ProcessProvider:
         self._booting = 0
         self._refill: asyncio.TimerHandle | None = None
         self._pump: asyncio.Task[None] | None = None
+        self._prefix = f"s{os.getpid():x}-"
         self._number = 0
         self._closing = False
 
@@ -158,7 +166,8 @@ class ProcessProvider:
     async def close(self) -> None:
         """End every process, whatever it does. Idempotent."""
         self._closing = True
-        for timer in (self._refill, *(one.linger for one in self._supervisors.values())):
+        timers = [timer for one in self._supervisors.values() for timer in (one.linger, one.unlinked)]
+        for timer in (self._refill, *timers):
             if timer is not None:
                 timer.cancel()
         if self._pump is not None:
@@ -178,14 +187,30 @@ class ProcessProvider:
         """A supervisor has said hello: tell it what it has to start."""
         supervisor = self._supervisors.get(supervisor_id)
         if supervisor is None:
+            if supervisor_id.startswith(self._prefix):
+                self._links.retire_supervisor(supervisor_id, "it was given up while it booted")
             return
+        if supervisor.unlinked is not None:
+            supervisor.unlinked.cancel()
+            supervisor.unlinked = None
         if supervisor.phase is _Phase.BOOTING:
             self._booting -= 1
             self._pump_queue()
         supervisor.phase = _Phase.UP
+        if supervisor.farewell:
+            self._links.retire_supervisor(supervisor_id, supervisor.farewell)
+            return
         pending, supervisor.pending = supervisor.pending, []
         if pending and not self._links.start(supervisor_id, pending):
             supervisor.pending = pending
+
+    def supervisor_down(self, supervisor_id: str) -> None:
+        """A supervisor's link is lost. Whether it has ended is reported by the nursery, unless that is gone, too: a supervisor
+        without nursery and link ends at once by itself."""
+        supervisor = self._supervisors.get(supervisor_id)
+        if supervisor is not None and supervisor.orphan and supervisor.unlinked is None and not self._closing:
+            reason = "its supervisor ended after the nursery had"
+            supervisor.unlinked = self._loop.call_later(ORPHAN_SECONDS, self._failed, supervisor, reason)
 
     def environment_gone(self, supervisor_id: str, environment_id: str) -> None:
         """An environment has ended; a supervisor without any is retired after a while."""
@@ -228,7 +253,7 @@ class ProcessProvider:
 
     def _enqueue(self, key: str, spec: VersionSpec | None) -> _Supervisor:
         self._number += 1
-        supervisor = _Supervisor(f"s{os.getpid():x}-{self._number}", key=key, spec=spec)
+        supervisor = _Supervisor(f"{self._prefix}{self._number}", key=key, spec=spec)
         self._supervisors[supervisor.id] = supervisor
         self._queue.append(supervisor)
         self._pump_queue()
@@ -299,7 +324,11 @@ class ProcessProvider:
     def _retire(self, supervisor: _Supervisor, reason: str) -> None:
         supervisor.linger = None
         self._unassign(supervisor)
-        if not self._links.retire_supervisor(supervisor.id, reason):
+        if supervisor.phase is _Phase.QUEUED:
+            self._forget(supervisor)
+        elif supervisor.phase is _Phase.BOOTING:
+            supervisor.farewell = reason
+        elif not self._links.retire_supervisor(supervisor.id, reason):
             self._nursery.send_if_running(Kill(supervisor_id=supervisor.id))
 
     # -- the nursery's reports ----------------------------------------------------------------------------------------
@@ -321,6 +350,7 @@ class ProcessProvider:
             if supervisor.phase is _Phase.BOOTING:
                 self._failed(supervisor, "the nursery has died")
             elif supervisor.phase is _Phase.UP:
+                supervisor.orphan = True
                 self._unassign(supervisor)
         self._refill_later()
 

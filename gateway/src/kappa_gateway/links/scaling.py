@@ -54,6 +54,8 @@ class ProviderNews(Protocol):
 
     def supervisor_up(self, supervisor_id: str) -> None: ...
 
+    def supervisor_down(self, supervisor_id: str) -> None: ...
+
     def environment_gone(self, supervisor_id: str, environment_id: str) -> None: ...
 
 
@@ -221,6 +223,11 @@ class Scaling:
         self._apply(wanted)
         if self._provider_news is not None:
             self._provider_news.supervisor_up(hello.supervisor_id)
+
+    def supervisor_down(self, supervisor_id: str, /) -> None:
+        """A supervisor's link is lost; that says nothing about its environments."""
+        if self._provider_news is not None:
+            self._provider_news.supervisor_down(supervisor_id)
 
     def environment(self, supervisor_id: str, environment_id: str, revision: str, state: str, /) -> None:
         self._seen.setdefault(supervisor_id, set()).add(environment_id)

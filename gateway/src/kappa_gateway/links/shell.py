@@ -56,6 +56,8 @@ class EnvironmentNews(Protocol):
 
     def supervisor_up(self, hello: Hello, spec: VersionSpec | None, /) -> None: ...
 
+    def supervisor_down(self, supervisor_id: str, /) -> None: ...
+
     def environment(self, supervisor_id: str, environment_id: str, revision: str, state: str, /) -> None: ...
 
     def draining(self, environment_id: str, revision: str, /) -> None: ...
@@ -309,6 +311,7 @@ class InvocationPort:
             # Half of the response is with the client; the rest cannot be asked for again.
             self._fail(request_id, EnvironmentLostException("The connection to the execution environment broke."))
         self._apply(self._dispatcher.on_link_down(supervisor.number, self._loop.time()))
+        self.news.supervisor_down(supervisor.supervisor_id)
 
     def _detach(self, supervisor: SupervisorLink) -> None:
         if self._of_supervisor.get(supervisor.supervisor_id) is supervisor:

@@ -149,6 +149,8 @@ class LinkClient:
         self._orphaned = False
         self._logs = LogSender(outlet=self._log_outlet)
         self.ended: asyncio.Future[End] = self._loop.create_future()
+        self.linked = asyncio.Event()
+        """Set while at least one gateway is linked."""
 
     # -- life ---------------------------------------------------------------------------------------------------------
     def start(self, environment_ids: list[str]) -> None:
@@ -290,6 +292,7 @@ class LinkClient:
     # -- connections --------------------------------------------------------------------------------------------------
     def _up(self, dialler: Dialler, link: Link) -> None:
         self._linked += 1
+        self.linked.set()
         if self._gone is not None:
             self._gone.cancel()
             self._gone = None
@@ -299,6 +302,7 @@ class LinkClient:
         self._linked -= 1
         logger.info("link to gateway %s is down: %s", dialler.address, reason)
         if self._linked == 0:
+            self.linked.clear()
             if self._orphaned:
                 self._end("orphaned")
             elif self._gone is None:

@@ -203,7 +203,13 @@ class Supervisor:
             host = await asyncio.shield(self._prepared)
             environment = await host.start(environment_id)
         except (SupervisorError, OSError) as error:
+            with contextlib.suppress(TimeoutError):
+                # A failure is often faster than the first link, and the reason is worth waiting for somebody to tell it to.
+                await asyncio.wait_for(self._client.linked.wait(), self._options.gone_seconds)
             self._client.gone(stream, str(error))
+            if self._prepared.done() and self._prepared.exception() is not None:
+                # What was in the way (a full disk) may go; another supervisor can find out, this one has had its chance.
+                self._client.drain(str(error))
             return
         environment.stream = stream
         self._environments[stream] = environment
