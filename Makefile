@@ -26,7 +26,7 @@ help:
 	@echo "make lock          resolve requirements/*.txt again"
 	@echo "make clean         remove .venv and every cache (not .kappa, which holds your functions)"
 
-dev: $(STAMPS)/runtime
+dev: $(STAMPS)/runtime $(STAMPS)/node-sdk
 	@exec $(BIN)/kappa dev $(ARGS)
 
 # The packages that tests need are built while the linters run: on a fresh machine that is minutes.
@@ -34,7 +34,7 @@ test: $(STAMPS)/dev
 	@$(MAKE) --no-print-directory -j2 lint fixtures
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q -p one_line_skips $(TESTS)
 
-fixtures:
+fixtures: $(STAMPS)/dev $(STAMPS)/node-sdk
 	@tools/fixtures.sh
 
 lint: $(STAMPS)/dev
@@ -78,6 +78,13 @@ clean:
 $(STAMPS)/runtime: requirements/runtime.txt pyproject.toml
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" tools/setup.sh requirements/runtime.txt
 	@mkdir -p $(STAMPS) && touch $@
+
+# Node.js functions find the AWS SDK without bringing it, as on AWS. Without npm, or without a network, they bring it themselves.
+$(STAMPS)/node-sdk: runtimes/node-sdk/package-lock.json | $(STAMPS)/runtime
+	@if npm --version >/dev/null 2>&1; then \
+		echo "kappa: installing the AWS SDK for JavaScript"; \
+		if $(BIN)/kappa sdk install >/dev/null; then touch $@; fi; \
+	fi
 
 $(STAMPS)/dev: requirements/runtime.txt requirements/dev.txt pyproject.toml
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" tools/setup.sh requirements/runtime.txt requirements/dev.txt
