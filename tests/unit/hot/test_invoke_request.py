@@ -72,6 +72,9 @@ def test_a_client_context_is_decoded_to_one_line() -> None:
     [
         pytest.param(b"%%%", id="not base64"),
         pytest.param(base64.b64encode(b"{"), id="not JSON"),
+        pytest.param(base64.b64encode(b'["a"]'), id="not an object"),
+        pytest.param(base64.b64encode(b'{"a": "\xff"}'), id="not UTF-8"),
+        pytest.param(base64.b64encode(b"[" * 2000), id="nested too deeply"),
         pytest.param(b"A" * 4000, id="long"),
     ],
 )
@@ -89,7 +92,7 @@ def test_an_event_is_passed_on_as_it_came(body: bytes) -> None:
     assert check_event(body) is body
 
 
-@pytest.mark.parametrize("body", [b"{", b"NaN", b"1 2", b"'x'", b'"\xff\xfe"', b"\x00"])
+@pytest.mark.parametrize("body", [b"{", b"NaN", b"1 2", b"'x'", b'"\xff\xfe"', b"\x00", b"[" * 5000 + b"]" * 5000])
 def test_what_is_not_json_is_refused_with_awss_words(body: bytes) -> None:
     with pytest.raises(InvalidRequestContentException, match=r"^Could not parse request body into json: "):
         check_event(body)

@@ -87,10 +87,13 @@ def _client_context(header: bytes) -> str:
     try:
         decoded = base64.b64decode(header, validate=True)
         _validate_json(decoded)
-    except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError):
-        raise InvalidRequestContentException("Client context must be a valid Base64-encoded JSON object.") from None
+        text = decoded.decode()  # the validation above passes over the inside of strings
+    except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        text = ""
+    if not text.lstrip().startswith("{"):
+        raise InvalidRequestContentException("Client context must be a valid Base64-encoded JSON object.")
     # It travels as one header line of the Runtime API.
-    return decoded.decode().replace("\r", " ").replace("\n", " ")
+    return text.replace("\r", " ").replace("\n", " ")
 
 
 def new_trace_id() -> str:
@@ -137,7 +140,11 @@ def check_event(body: bytes) -> bytes:
         if not body.isascii():
             body.decode()  # the validation above passes over the inside of strings
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequestContentException(
-            f"Could not parse request body into json: Could not parse payload into json: {error}"
-        ) from None
+        raise _not_json(str(error)) from None
+    except RecursionError:  # AWS's parser has such a limit as well, of 1,000 levels
+        raise _not_json("the document is nested too deeply") from None
     return body
+
+
+def _not_json(reason: str) -> InvalidRequestContentException:
+    return InvalidRequestContentException(f"Could not parse request body into json: Could not parse payload into json: {reason}")
