@@ -54,6 +54,11 @@ def test_reserved_names_are_refused_by_name() -> None:
     )
 
 
+def test_a_null_character_is_refused_because_no_process_could_be_given_it() -> None:
+    with pytest.raises(InvalidParameterValueException, match="contains a null character. Variables: B$"):
+        environment.check_variables({"A": "x", "B": "y\0z"})
+
+
 def test_four_kilobytes_of_compact_json_are_allowed_and_not_one_more() -> None:
     fits = {"KEY": "x" * (4096 - len('{"KEY":""}'))}
     environment.check_variables(fits)

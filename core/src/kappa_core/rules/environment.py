@@ -40,13 +40,16 @@ _PREFIX: Final = "Lambda was unable to configure your environment variables beca
 
 
 def check_variables(variables: Mapping[str, str]) -> None:
-    """Raises InvalidParameterValueException for reserved names and beyond 4096 bytes of compact JSON."""
+    """Raises InvalidParameterValueException for reserved names, null characters and beyond 4096 bytes of compact JSON."""
     reserved = [name for name in variables if name in RESERVED]
     if reserved:
         raise InvalidParameterValueException(
             f"{_PREFIX} contains reserved keys that are currently not supported for modification. "
             f"Reserved keys used in this request: {', '.join(reserved)}"
         )
+    broken = [name for name, value in variables.items() if "\0" in value]
+    if broken:  # no process can be given one: execve(2) ends a variable there
+        raise InvalidParameterValueException(f"{_PREFIX} contains a null character. Variables: {', '.join(broken)}")
     measured = json.dumps(dict(variables), separators=(",", ":"), ensure_ascii=False)
     # A lone surrogate is valid JSON and a valid str, but no UTF-8; it counts as what replaces it.
     if len(measured.encode(errors="surrogatepass")) > limits.ENVIRONMENT_BYTES:
