@@ -56,7 +56,7 @@ def index(
     return FunctionIndex(
         store=store,
         make_spec=no_spec,
-        recorder=lambda *_: lambda code, seconds: None,
+        recorder=lambda *_: lambda code, seconds, /, *, cold=False: None,
         settled=settled,
         draw=draw,
         observer=heard or Heard(),

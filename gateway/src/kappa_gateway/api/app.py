@@ -34,6 +34,7 @@ from kappa_gateway.wire import REQUEST_ID_HEADER, error_response, new_request_id
 _THREAD_BYTES: Final = 1 << 20
 """Bodies from this size on are parsed in a thread: decoding a 50 MiB zip must not stop the invocations of others."""
 _SHOWN_PATH_BYTES: Final = 512
+Answered = Callable[[str, int], None]
 _AWS_OPERATION_NAMES: Final = {"Invoke": "InvokeFunction"}
 """Names in RequestEntityTooLargeException that differ from the model's."""
 
@@ -47,6 +48,7 @@ def build_app(
     model: ServiceModel | None = None,
     clock: Callable[[], float] = time.time,
     max_body_bytes: int = CONTROL_REQUEST_BYTES,
+    answered: Answered | None = None,
 ) -> FastAPI:
     """The application that serves all operations of the model.
 
@@ -66,6 +68,8 @@ def build_app(
         Unix time in seconds, for signatures.
     max_body_bytes
         Largest request body.
+    answered
+        Told the operation and status of every answer, for metrics.
 
     Raises
     ------
@@ -78,7 +82,12 @@ def build_app(
         raise ValueError(f"the service model has no operation {', '.join(sorted(unknown))}")
     app = FastAPI(title="Kappa: the AWS Lambda API", version=version, docs_url="/docs", redoc_url=None, redirect_slashes=False)
     plane = _ControlPlane(
-        registry, authenticator=authenticator, maxima=departures.maxima(limits), clock=clock, max_body_bytes=max_body_bytes
+        registry,
+        authenticator=authenticator,
+        maxima=departures.maxima(limits),
+        clock=clock,
+        max_body_bytes=max_body_bytes,
+        answered=answered or (lambda operation, status: None),
     )
     for operation in service.operations.values():
         app.router.routes.append(_OperationRoute(operation, plane))
@@ -120,12 +129,14 @@ class _ControlPlane:
         maxima: Mapping[str, float],
         clock: Callable[[], float],
         max_body_bytes: int,
+        answered: Answered,
     ) -> None:
         self._registry = registry
         self._authenticator = authenticator
         self._maxima = maxima
         self._clock = clock
         self._max_body_bytes = max_body_bytes
+        self._answered = answered
 
     async def answer(self, operation: OperationModel, request: Request) -> Response:
         """Serve one request. Never raises, but for cancellation."""
@@ -139,6 +150,7 @@ class _ControlPlane:
         except Exception as error:  # noqa: BLE001  # the boundary: a bug must reach the log and the caller as ServiceException
             status, headers, body = unexpected_error_response(error, request_id)
         headers[REQUEST_ID_HEADER] = request_id
+        self._answered(operation.name, status)
         return Response(body or None, status_code=status, headers=headers)
 
     async def _serve(self, operation: OperationModel, request: Request, request_id: str) -> HttpResponse:

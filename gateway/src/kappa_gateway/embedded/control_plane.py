@@ -13,7 +13,7 @@ from kappa_core.ports.blobs import BlobStore
 from kappa_core.ports.logs import LogStore
 from kappa_core.ports.store import ResourceStore
 from kappa_core.resources import AccountId, Key, Region, Sha256
-from kappa_gateway.api.app import build_app, raw_path
+from kappa_gateway.api.app import Answered, build_app, raw_path
 from kappa_gateway.api.context import RequestContext
 from kappa_gateway.asgi import Application
 from kappa_gateway.auth.credential import SignedRequest
@@ -50,6 +50,7 @@ def build_control_plane(
     locks: KeyedLocks,
     authenticator: Authenticator,
     code_links: CodeLinks,
+    answered: Answered,
     version: str,
 ) -> Application:
     """The FastAPI application over the given drivers."""
@@ -69,7 +70,9 @@ def build_control_plane(
         locks=locks,
         settings=OperationSettings(strict_states=settings.strict_states),
     )
-    app = build_app(build_registry(dependencies), authenticator=authenticator, limits=settings.limits, version=version)
+    app = build_app(
+        build_registry(dependencies), authenticator=authenticator, limits=settings.limits, version=version, answered=answered
+    )
 
     def speaks_for(request: Request) -> tuple[AccountId, Region]:
         scope = request.scope

@@ -106,6 +106,7 @@ class EmbeddedGateway:
         self._closers.append(self.blobs.close)
         self.logs = await SqliteLogStore.open(data_dir.logs, bounds=ring.Bounds(total_bytes=settings.log_bytes))
         self._closers.append(self.logs.close)
+        self.metrics.count_dropped_log_lines(lambda: self.logs.dropped)
 
         self._session_keys = SessionKeys(data_dir.secret)
         self._authenticator = self._make_authenticator()
@@ -235,6 +236,7 @@ class EmbeddedGateway:
             locks=self._locks,
             authenticator=self._authenticator,
             code_links=CodeLinks(self._data_dir.secret, now=time.time),
+            answered=self.metrics.api_request,
             version=distribution_version("kappa-faas"),
         )
 

@@ -17,7 +17,7 @@ from kappa_core.resources import LATEST, AccountId, Alias, Function, FunctionVer
 from kappa_core.rules.resolve import Target, resolve
 from kappa_core.spec import VersionSpec
 from kappa_gateway.hot.invoke import Caller
-from kappa_gateway.hot.routes import Route, RoutedVersion
+from kappa_gateway.hot.routes import Record, Route, RoutedVersion
 from kappa_gateway.hot.version import Version
 
 _log = logging.getLogger(__name__)
@@ -29,7 +29,6 @@ SETTLE_SECONDS: Final = 30.0
 
 RouteKey = tuple[str, str, str, str | None]
 MakeSpec = Callable[[Version], Awaitable[VersionSpec]]
-Recorder = Callable[[str, float], None]
 
 
 class Observer(Protocol):
@@ -55,7 +54,7 @@ class FunctionIndex:
         *,
         store: ResourceStore,
         make_spec: MakeSpec,
-        recorder: Callable[[str, str, str], Recorder],
+        recorder: Callable[[str, str, str], Record],
         settled: Callable[[Key, float], Awaitable[object]] | None,
         draw: Callable[[], float],
         observer: Observer,

@@ -142,7 +142,8 @@ class InvokePath:
             headers.append((b"x-amz-function-error", result.function_error.encode()))
         if request.tail:
             headers.append((b"x-amz-log-result", base64.b64encode(result.log_tail)))
-        route.record("function_error" if result.function_error else "ok", time.perf_counter() - started)
+        outcome = "function_error" if result.function_error else "ok"
+        route.record(outcome, time.perf_counter() - started, cold=result.init_ms > 0)
         await _answer(send, 200, headers, payload)
         return 200
 

@@ -6,11 +6,17 @@ A route is valid until any resource of its function changes; :mod:`kappa_gateway
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from kappa_core.spec import VersionSpec
 
 V = TypeVar("V")
+
+
+class Record(Protocol):
+    """Counts one invocation of a route; see :mod:`kappa_gateway.observe.metrics` for the code classes."""
+
+    def __call__(self, code_class: str, seconds: float, /, *, cold: bool = False) -> None: ...
 
 
 class RoutedVersion(Generic[V]):
@@ -46,7 +52,7 @@ class Route(Generic[V]):
         additional: RoutedVersion[V] | None,
         weight: float,
         draw: Callable[[], float],
-        record: Callable[[str, float], None],
+        record: Record,
     ) -> None:
         self.function_arn = function_arn
         """As invoked: with the qualifier where one was given."""
