@@ -1,21 +1,27 @@
 """Kappa's own routes beside the Lambda API, under ``/_kappa/``: function logs as lines, and signed code downloads.
 
-They stand behind the same door as everything else (host check, keys where required); a code link carries its own signature,
-because whoever follows ``Code.Location`` sends no other.
+They stand behind the same door as everything else (host check, keys where required) and refuse in the form of the Lambda API's
+errors; a code link carries its own signature, because whoever follows ``Code.Location`` sends no other.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Final
 
 import msgspec
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
+from kappa_core.errors import LambdaError
 from kappa_core.ports.blobs import BlobNotFound, BlobStore
 from kappa_core.ports.logs import LogEvent, LogGroup, LogStore
 from kappa_core.resources import AccountId, Region, Sha256
 from kappa_gateway.code.links import CodeLinks
+from kappa_gateway.wire import error_response, new_request_id
+
+LAST_MS: Final = 1 << 53
+"""Milliseconds since the epoch that every JSON reader can hold; beyond any log line and within a column of the log store."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -41,9 +47,17 @@ def build_router(*, blobs: BlobStore, logs: LogStore, links: CodeLinks, scope: S
 
     @router.get("/logs/{function}", summary="Log events of a function as JSON lines")
     async def function_logs(
-        request: Request, function: str, start: int | None = None, follow: bool = False, request_id: str | None = None
+        request: Request,
+        function: str,
+        start: Annotated[int | None, Query(ge=0, le=LAST_MS)] = None,
+        follow: bool = False,
+        request_id: str | None = None,
     ) -> Response:
-        account, region = scope(request)
+        try:
+            account, region = scope(request)
+        except LambdaError as error:
+            status, headers, body = error_response(error, new_request_id())
+            return Response(body, status_code=status, headers=headers)
         group = LogGroup(account, region, function if function.startswith("/") else f"/aws/lambda/{function}")
         stored = logs.follow(group, start_ms=start) if follow else _stored(logs, group, start_ms=start)
         return StreamingResponse(_lines(stored, request_id), media_type="application/x-ndjson")

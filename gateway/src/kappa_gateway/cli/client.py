@@ -67,7 +67,7 @@ class Client:
         matched = _SINCE.fullmatch(since)
         if matched is None:
             raise ClientError(f"--since {since!r} is no time: say 30s, 10m, 2h or 1d")
-        start = int((time.time() - float(matched[1]) * _UNITS[matched[2]]) * 1000)
+        start = max(0, int((time.time() - float(matched[1]) * _UNITS[matched[2]]) * 1000))
         query = {"start": str(start), "follow": "1" if follow else "0"}
         if request_id:
             query["request_id"] = request_id

@@ -6,6 +6,7 @@ What a subcommand needs is imported when it runs: ``kappa logs`` must not pay fo
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -119,6 +120,9 @@ def logs(function: str, follow: bool, since: str, request_id: str | None, endpoi
         for line in Client(endpoint_url).logs(function, follow=follow, since=since, request_id=request_id):
             click.echo(line, nl=False)
             sys.stdout.flush()
+    except BrokenPipeError:  # `kappa logs NAME | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still wants to flush at its end
+        sys.exit(0)
     except (OSError, ClientError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
