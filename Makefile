@@ -32,7 +32,7 @@ dev: $(STAMPS)/runtime $(STAMPS)/node-sdk
 # The packages that tests need are built while the linters run: on a fresh machine that is minutes.
 test: $(STAMPS)/dev
 	@$(MAKE) --no-print-directory -j2 lint fixtures
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q -p one_line_skips $(TESTS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q $(TESTS)
 
 fixtures: $(STAMPS)/dev $(STAMPS)/node-sdk
 	@tools/fixtures.sh
