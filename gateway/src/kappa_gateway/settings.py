@@ -81,7 +81,10 @@ class Settings(BaseSettings):
     timeout_max: int = Field(limits.TIMEOUT_MAX, ge=1, description="Longest function timeout that is accepted, in seconds.")
 
     # -- several gateways on one machine ---------------------------------------------------------------------------
-    link: str | None = Field(None, description="Unix socket path or host:port where environments dial this gateway.")
+    link: str | None = Field(
+        None,
+        description="unix:/path or tcp:host:port where environments and other gateways dial this one (a socket of its own).",
+    )
     peers: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Links of the other gateways that share the data directory."
     )

@@ -291,3 +291,12 @@ def test_a_second_gateway_on_the_same_data_is_refused_in_one_line(kappa: KappaDe
     )
     assert ran.returncode == 1
     assert "another kappa dev uses" in ran.stderr
+
+
+def test_a_function_does_not_see_the_gateways_data_where_namespaces_work(kappa: KappaDev) -> None:
+    code = (
+        f"import os\ndef handler(event, context):\n    return [os.getcwd(), os.path.exists({str(kappa.data_dir / 'secret')!r})]\n"
+    )
+    kappa.create_function("curious", {"app.py": code})
+    _, (cwd, visible) = invoke(kappa, "curious", {})
+    assert visible is (cwd != "/var/task")

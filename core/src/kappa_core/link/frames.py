@@ -63,6 +63,7 @@ class FrameType(enum.IntEnum):
     GONE = 16
     DRAINING = 17
     LOGS = 18
+    ASSIGNED = 19
     # gateway → supervisor
     WELCOME = 30
     ASSIGN = 31
@@ -194,6 +195,14 @@ class Assign(msgspec.Struct, frozen=True):
     spec: msgspec.Raw
 
 
+class Assigned(msgspec.Struct, frozen=True):
+    """ASSIGNED: another gateway made this spare the supervisor of a revision; comes before any ENVIRONMENT of it."""
+
+    revision: str
+    spec: bytes
+    """As in HELLO."""
+
+
 class Start(msgspec.Struct, frozen=True):
     """START: begin these environments."""
 
@@ -314,6 +323,7 @@ BODIES: Final[dict[FrameType, type[msgspec.Struct]]] = {
     FrameType.GONE: Gone,
     FrameType.DRAINING: Empty,
     FrameType.LOGS: Logs,
+    FrameType.ASSIGNED: Assigned,
     FrameType.WELCOME: Welcome,
     FrameType.ASSIGN: Assign,
     FrameType.START: Start,

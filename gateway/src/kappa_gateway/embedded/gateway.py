@@ -130,10 +130,7 @@ class EmbeddedGateway:
             sdk_variables=lambda: sdk_variables(data_dir.cache),
             init_seconds=settings.limits.init_seconds,
         )
-        work_dir = data_dir.work_dir()
-        self.links = await EmbeddedLinks.open(
-            settings, work_dir=work_dir, socket=data_dir.socket(work_dir), on_logs=self._take_logs
-        )
+        self.links = await EmbeddedLinks.open(settings, data_dir=data_dir, on_logs=self._take_logs)
         self.metrics.collect_from(self.links.gauges)
         self._closers.append(self.links.close)
         index = FunctionIndex(

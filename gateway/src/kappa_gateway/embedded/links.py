@@ -6,19 +6,19 @@ One scaler per data directory: this gateway's, or with the setting ``scaler`` th
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import logging
-import uuid
 from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path
 from typing import Self
 
 from prometheus_client.core import GaugeMetricFamily
 
 from kappa_core.spec import VersionSpec
+from kappa_gateway.embedded.data_dir import DataDir
 from kappa_gateway.embedded.provider import ProcessProvider
 from kappa_gateway.hot.version import Version
-from kappa_gateway.links.scaling import Scaling
-from kappa_gateway.links.server import LinkServer
+from kappa_gateway.links.assembly import GatewayLinks, Membership
 from kappa_gateway.links.shell import InvocationPort, OnLogs
 from kappa_gateway.settings import Settings
 
@@ -30,43 +30,43 @@ MakeSpec = Callable[[Version], Awaitable[VersionSpec]]
 class EmbeddedLinks:
     """See the module. Use :meth:`open`; implements the Observer of :mod:`kappa_gateway.hot.index` for a given way to make specs."""
 
-    def __init__(self, settings: Settings, *, on_logs: OnLogs, address: str) -> None:
-        self.causes: dict[str, str] = {}
+    def __init__(self, links: GatewayLinks, provider: ProcessProvider | None, causes: dict[str, str]) -> None:
+        self.port = links.port
+        self.causes = causes
         """By revision: why its environments cannot be started."""
-        self.port = InvocationPort(limits=settings.limits, on_logs=on_logs)
-        self._scaling = Scaling(
-            me=address,
-            holder=settings.scaler is None,
-            gateways=list(settings.peers),
-            port=self.port,
-            limits=settings.limits,
-            new_id=lambda: uuid.uuid4().hex,
-            idle_seconds=settings.idle_seconds,
-            on_cause=self._cause,
-        )
-        self.port.news = self._scaling
-        self._server = LinkServer(
-            gateway_id=address, on_supervisor=self.port.supervisor_connected, on_peer=lambda link, hello: None
-        )
-        self._provider: ProcessProvider | None = None
+        self._links = links
+        self._provider = provider
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def open(cls, settings: Settings, *, work_dir: Path, socket: Path, on_logs: OnLogs) -> Self:
+    async def open(cls, settings: Settings, *, data_dir: DataDir, on_logs: OnLogs) -> Self:
         """Listen and be ready to start environments. Raises ListenError."""
-        address = settings.link or f"unix:{socket}"
-        links = cls(settings, on_logs=on_logs, address=address)
-        address = await links._server.listen(address)
-        if settings.scaler is None:
-            links._provider = ProcessProvider(
+        work_dir = data_dir.work_dir()
+        address = settings.link or f"unix:{data_dir.socket(work_dir)}"
+        membership = Membership(me=address, others=settings.peers, holder=settings.scaler or "")
+        token = hmac.digest(data_dir.secret, b"kappa link", hashlib.sha256).hex()
+        causes: dict[str, str] = {}
+        links = await GatewayLinks.open(
+            membership=membership,
+            limits=settings.limits,
+            idle_seconds=settings.idle_seconds,
+            on_logs=on_logs,
+            on_cause=lambda revision, cause: _note(causes, revision, cause),
+            token=token,
+        )
+        provider = None
+        if membership.holds:
+            provider = ProcessProvider(
                 work_dir=work_dir / "supervisors",
                 gateways=[address, *settings.peers],
                 links=links.port,
-                on_ended=links._scaling.supervisor_ended,
+                on_ended=links.scaling.supervisor_ended,
                 sandbox=settings.sandbox,
+                hidden=[data_dir.root],
+                token=token,
             )
-            links._scaling.provide(links._provider, news=links._provider)
-        return links
+            links.provide(provider, news=provider)
+        return cls(links, provider, causes)
 
     async def close(self) -> None:
         """End every environment and stop listening."""
@@ -74,11 +74,7 @@ class EmbeddedLinks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await self._scaling.close()
-        if self._provider is not None:
-            await self._provider.close()
-        self.port.close()
-        await self._server.close()
+        await self._links.close()
 
     def observer(self, make_spec: MakeSpec) -> Changes:
         """What the index tells of changes."""
@@ -94,17 +90,18 @@ class EmbeddedLinks:
         yield GaugeMetricFamily("kappa_gateway_waiting", "Invocations that wait for an environment.", value=stats.waiting)
         yield GaugeMetricFamily("kappa_gateway_supervisors", "Linked supervisors.", value=stats.supervisors)
 
-    def _cause(self, revision: str, cause: str) -> None:
-        if cause:
-            self.causes[revision] = cause
-            _log.warning("environments of %s cannot be started: %s", revision, cause)
-        else:
-            self.causes.pop(revision, None)
-
     def _run(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _note(causes: dict[str, str], revision: str, cause: str) -> None:
+    if cause:
+        causes[revision] = cause
+        _log.warning("environments of %s cannot be started: %s", revision, cause)
+    else:
+        causes.pop(revision, None)
 
 
 class Changes:

@@ -16,7 +16,7 @@ import logging
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -91,6 +91,7 @@ class ProcessProvider:
         links: SupervisorLinks,
         on_ended: Callable[[str, list[str], str], None],
         sandbox: SandboxMode = "auto",
+        hidden: Sequence[Path] = (),
         token: str = "",
         spawn: bool = False,
         parallel_boots: int | None = None,
@@ -103,6 +104,8 @@ class ProcessProvider:
         self._links = links
         self._on_ended = on_ended
         self._sandbox = sandbox
+        self._hidden = [str(path) for path in hidden]
+        """Host directories that functions must not see."""
         self._token = token
         self._parallel = parallel_boots or 2 * (os.cpu_count() or 1)
         self._with_spares = spares
@@ -292,6 +295,7 @@ class ProcessProvider:
             spare_for=supervisor.key if supervisor.spec is None else "",
             command=command if supervisor.key else (),
             sandbox=self._sandbox,
+            hidden=self._hidden,
             token=self._token,
         )
 

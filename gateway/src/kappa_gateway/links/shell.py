@@ -347,6 +347,10 @@ class InvocationPort:
                 self._apply(dispatcher.on_environment(number, stream, body.environment_id, now))
                 if supervisor.spec is not None:
                     self.news.environment(supervisor.supervisor_id, body.environment_id, supervisor.spec.revision, body.state)
+            case FrameType.ASSIGNED:
+                supervisor.spec = self._specs.get(body.revision) or msgspec.msgpack.decode(body.spec, type=VersionSpec)
+                self._specs[body.revision] = supervisor.spec
+                self._apply(dispatcher.on_assigned(number, body.revision, now))
             case FrameType.DRAINING:
                 self._apply(dispatcher.on_draining(number, stream, now))
                 if stream in supervisor.environments and supervisor.spec is not None:

@@ -25,6 +25,7 @@ from kappa_core.link.frames import (
     PROTOCOL_VERSION,
     RESUME_SECONDS,
     Assign,
+    Assigned,
     EnvironmentState,
     Frame,
     FrameType,
@@ -401,6 +402,10 @@ class LinkClient:
                 logger.error("gateway %s assigned %s, but this supervisor runs %s", name, spec.revision, self._revision)
             return
         self._revision, self._spec = spec.revision, bytes(assign.spec)
+        for address, gateway in self._gateways.items():
+            link = gateway.dialler.link
+            if address != name and link is not None:
+                link.send(FrameType.ASSIGNED, Assigned(revision=self._revision, spec=self._spec))
         self._environments.assign(spec)
 
     def _proven(self, gateway: _Gateway) -> None:
