@@ -16,6 +16,7 @@ import asyncio
 import base64
 import binascii
 import re
+import socket
 from typing import Final, Protocol, cast
 
 import httptools
@@ -86,7 +87,9 @@ class RuntimeApi:
 
     async def listen(self) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self), "127.0.0.1", 0, backlog=16)
+        # Bound here: given a name, even this one, the loop starts a thread to resolve it, which takes milliseconds of every cold start.
+        listening = socket.create_server(("127.0.0.1", 0), backlog=16)
+        self._server = await loop.create_server(lambda: Connection(self), sock=listening, backlog=16)
         self.port = self._server.sockets[0].getsockname()[1]
         rest = f" HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
         self._usual_tail = f"response{rest}Content-Type: application/json\r\nContent-Length: ".encode()
