@@ -62,7 +62,9 @@ class Cluster:
         self.machines = machines
         self.addresses = [f"g{number}" for number in range(plan.gateways)]
         self.checks = Checks(world, plan.account, plan.functions)
-        self.checks.thrifty = plan.gateways == 1 and not (plan.faults or plan.updates or plan.timeouts)
+        self.checks.thrifty = (
+            plan.gateways == 1 and plan.far_delay <= plan.delay and not (plan.faults or plan.updates or plan.timeouts)
+        )
         self.provider = Provider(self)
         self.supervisors: list[Supervisor] = []
         self.partitions: set[tuple[str, str]] = set()
@@ -83,8 +85,8 @@ class Cluster:
     def small(self) -> float:
         return self.world.random.uniform(0.0005, 0.02)
 
-    def delay(self) -> float:
-        return self.plan.delay * self.world.random.choice((0.3, 1.0, 1.0, 3.0))
+    def delay(self, typical: float) -> float:
+        return typical * self.world.random.choice((0.3, 1.0, 1.0, 3.0))
 
     def start_seconds(self) -> float:
         return self.world.random.uniform(*self.plan.start)
@@ -148,10 +150,10 @@ class Cluster:
     def holder_address(self) -> str:
         return self.holder.address if self.holder is not None else self.addresses[0]
 
-    def environment_ended(self, environment_id: str) -> None:
+    def environment_ended(self, environment_id: str, *, was_ready: bool) -> None:
         for gateway in self.gateways.values():
             if gateway.alive and (gateway is self.holder or gateway.scaler.acting):
-                gateway.environment_ended(environment_id)
+                gateway.environment_ended(environment_id, was_ready=was_ready)
 
     # -- functions ---------------------------------------------------------------------------------------------------
     def configure(self, scaler: Scaler) -> None:

@@ -96,8 +96,9 @@ class Gateway:
     def limit_changed(self, function: str, reserved: int) -> None:
         self._do(self.scaler.on_function(function, "account", reserved, self.cluster.world.now))
 
-    def environment_ended(self, environment_id: str) -> None:
-        self._do(self.scaler.on_environment_gone(environment_id, "its process has ended", self.cluster.world.now))
+    def environment_ended(self, environment_id: str, *, was_ready: bool) -> None:
+        now = self.cluster.world.now
+        self._do(self.scaler.on_environment_gone(environment_id, "its process has ended", now, was_ready=was_ready))
 
     def kill(self) -> None:
         self.alive = False
@@ -242,7 +243,9 @@ class Gateway:
         if holder is None or not cluster.reach_peer(self, holder):
             cluster.world.after(0.2, self.dial_holder)
             return
-        self.to_holder = Connection(cluster.world, f"{self.name}-{holder.name}", self, holder, delay=cluster.delay())
+        self.to_holder = Connection(
+            cluster.world, f"{self.name}-{holder.name}", self, holder, delay=cluster.delay(cluster.plan.peer_delay)
+        )
         self.to_holder.send(0, (FrameType.PEER_HELLO, 0, 0, self.name))
         self.dispatcher.on_scaler_changed()
         self._schedule()

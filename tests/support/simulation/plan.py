@@ -16,6 +16,10 @@ class Plan:
     """One supervisor hosts all environments of a revision, as in embedded mode."""
     delay: float
     """Typical delay of a connection, seconds; each draws its own around it."""
+    peer_delay: float
+    """Between gateways."""
+    far_delay: float
+    """Between supervisors and the last gateway."""
     start: tuple[float, float]
     init: tuple[float, float]
     duration: tuple[float, float]
@@ -48,12 +52,15 @@ def draw(chance: random.Random) -> Plan:
     functions = {f"f{number}": chance.choice((None, None, 1, 1, 2, 3)) for number in range(chance.choice((1, 1, 2, 3)))}
     reserved = sum(amount or 0 for amount in functions.values())
     clients = chance.choice((1, 2, 3, 5, 8))
+    delay = chance.choice((0.0002, 0.001, 0.005, 0.02))
     plan = Plan(
         gateways=chance.choice((1, 2, 3, 3, 3)),
         functions=functions,
         account=reserved + chance.choice((1, 2, 3, 5)),
         shared=chance.random() < 0.4,
-        delay=chance.choice((0.0002, 0.001, 0.005, 0.02)),
+        delay=delay,
+        peer_delay=min(0.03, delay * chance.choice((1, 1, 10))),
+        far_delay=chance.choice((delay, delay, delay, 0.1)),
         start=chance.choice(((0.005, 0.02), (0.05, 0.5), (0.2, 1.5))),
         init=chance.choice(((0.002, 0.02), (0.05, 0.4))),
         duration=chance.choice(((0.001, 0.01), (0.01, 0.2), (0.2, 1.5))),
@@ -82,5 +89,6 @@ def contend(plan: Plan, chance: random.Random) -> None:
     plan.gateways = 3
     plan.functions = {"f0": chance.choice((1, 2, 2, 3))}
     plan.account = 4
+    plan.peer_delay = chance.choice((0.005, 0.02, 0.05))
     plan.delay, plan.start, plan.init, plan.duration = 0.02, (0.005, 0.02), (0.002, 0.02), (0.001, 0.02)
     plan.clients, plan.serial, plan.requests, plan.pause = 4, True, chance.choice((15, 40)), 0.05

@@ -74,9 +74,9 @@ class Supervisor:
 
     def _connect(self, address: str, gateway: Any) -> None:
         cluster = self.cluster
-        connection = Connection(
-            cluster.world, f"{self.name}-{address}", self, gateway, delay=cluster.delay(), link=cluster.next_link()
-        )
+        delay = cluster.delay(cluster.plan.far_delay if address == cluster.addresses[-1] else cluster.plan.delay)
+        name = f"{self.name}-{address}"
+        connection = Connection(cluster.world, name, self, gateway, delay=delay, link=cluster.next_link())
         self.connections[address] = connection
         self.dials[address] = self.dials.get(address, 0) + 1
         self._do(self.parking.on_link_up(address, cluster.world.now))
@@ -275,7 +275,7 @@ class Provider:
         for environment_id in environment_ids:
             ordered = self.books.get(environment_id)
             if ordered is None:
-                self.cluster.world.after(self.cluster.small(), self.cluster.environment_ended, environment_id)
+                self.cluster.world.after(self.cluster.small(), self._unknown, environment_id)
                 continue
             if ordered.ended:
                 continue
@@ -318,6 +318,10 @@ class Provider:
             if ordered.supervisor is supervisor:
                 self.environment_ended(environment_id)
 
+    def _unknown(self, environment_id: str) -> None:
+        self.cluster.environment_ended(environment_id, was_ready=False)
+
     def _notice(self, environment_id: str) -> None:
-        if self.books.pop(environment_id, None) is not None:
-            self.cluster.environment_ended(environment_id)
+        ordered = self.books.pop(environment_id, None)
+        if ordered is not None:
+            self.cluster.environment_ended(environment_id, was_ready=ordered.ready)

@@ -33,9 +33,9 @@ Then = Literal["park", "restart", "end"]
 """What becomes of an environment after an invocation: it parks; its runtime is started anew (``on_ready`` follows, as after a
 timeout); or it ends (``on_gone`` follows)."""
 
-HOLD_SECONDS: Final = 0.5
+HOLD_SECONDS: Final = 2.0
 """How long an environment that parked at a gateway's wish is left to it. Without that, gateways with waiters would take it from each
-other for ever, each before the other's INVOKE arrives. An ENOUGH releases it at once."""
+other for ever, each before the other's INVOKE arrives. An ENOUGH releases it at once; a RETIRE finds it as good as busy."""
 _RETIRED: Final = "the supervisor is retired"
 
 
@@ -373,7 +373,7 @@ class Parking:
     ) -> list[Effect]:
         if environment.state == "draining" or environment.ending:
             return [Send(gateway, FrameType.DRAINING, environment.stream, environment.epoch)]
-        if environment.state != "idle" and when_busy == "refuse":
+        if when_busy == "refuse" and (environment.state != "idle" or now < environment.held_until):
             return [Send(gateway, FrameType.REFUSED, environment.stream, body=Refused("", "busy"))]
         if environment.state == "busy":
             environment.ending = True

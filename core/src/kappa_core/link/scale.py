@@ -240,14 +240,15 @@ class Scaler:
             effects += self._finish(environment, now)
         return effects + self._review_needy(now)
 
-    def on_environment_gone(self, environment_id: str, reason: str, now: float) -> list[Effect]:
-        """It has ended; that is certain. One that was never ready is a failed start."""
+    def on_environment_gone(self, environment_id: str, reason: str, now: float, *, was_ready: bool = False) -> list[Effect]:
+        """It has ended; that is certain. One that was never ready is a failed start; the provider, whose word may overtake the
+        link's, says with ``was_ready`` that it is none."""
         environment = self._books.environments.get(environment_id)
         if environment is None:
             return []
         self._books.remove(environment)
         effects: list[Effect] = []
-        if environment.phase == "starting" and not environment.finish and not environment.given_up:
+        if environment.phase == "starting" and not (was_ready or environment.finish or environment.given_up):
             effects += self._failed(environment.revision, environment.attempt, reason, now)
         self._books.drop_unused(environment.revision)
         return effects + self._review_needy(now)
