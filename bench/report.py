@@ -49,6 +49,7 @@ class Report:
     def __init__(self, *, quick: bool) -> None:
         self.rows: list[Row] = []
         self._quick = quick
+        self._machine = _machine()
         self._last = ""
 
     def add(
@@ -73,6 +74,16 @@ class Report:
         print(f"  {name:<58} {shown:>16}{limit}  {row.verdict}".rstrip(), flush=True)
 
     @property
+    def busy(self) -> str:
+        """A warning when other work is on the machine; asked before the first measurement. Else empty."""
+        load, cores = os.getloadavg()[0], os.cpu_count() or 1
+        return (
+            f"busy machine (load {load:.1f} on {cores} cores): only ratios within this run mean something"
+            if load > cores / 2
+            else ""
+        )
+
+    @property
     def missed(self) -> list[Row]:
         """Rows over their budget."""
         return [row for row in self.rows if row.verdict == "over budget"]
@@ -85,7 +96,7 @@ class Report:
         described = {
             "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", now),
             "quick": self._quick,
-            "machine": _machine(),
+            "machine": self._machine,
             "commit": _commit(),
             "rows": [asdict(row) | {"verdict": row.verdict} for row in self.rows],
         }

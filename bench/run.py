@@ -50,6 +50,8 @@ def main() -> int:
     """Run what was asked for."""
     chosen = arguments()
     report = Report(quick=chosen.quick)
+    if report.busy:
+        print(report.busy)
     scratch = Path(tempfile.mkdtemp(prefix="kappa-bench-"))
     failed: list[str] = []
     try:
