@@ -7,7 +7,7 @@ import sys
 from kappa_gateway.settings import Settings
 
 
-def banner(settings: Settings, *, endpoint: str, seconds: float) -> str:
+def banner(settings: Settings, *, endpoint: str) -> str:
     """The text for the terminal."""
     runtime = f"python{sys.version_info.major}.{sys.version_info.minor}"
     keys = (
@@ -16,7 +16,7 @@ def banner(settings: Settings, *, endpoint: str, seconds: float) -> str:
         else "requests must be signed with the key in KAPPA_ACCESS_KEY_ID"
     )
     return f"""
-  Kappa serves the AWS Lambda API at {endpoint}   (ready in {seconds:.2f} s, {keys})
+  Kappa serves the AWS Lambda API at {endpoint}   ({keys})
   data: {settings.data_dir.absolute()}    docs: {endpoint}/docs    metrics: {endpoint}/metrics
 
   Type this in another terminal:

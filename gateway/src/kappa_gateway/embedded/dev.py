@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -56,14 +55,15 @@ def run(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings, data_dir: DataDir, listener: socket.socket) -> None:
-    started = time.perf_counter()
     endpoint = _endpoint(settings.host, listener)
     gateway = await EmbeddedGateway.open(settings, data_dir, endpoint=endpoint, environment=os.environ)
     try:
+        surroundings: list[asyncio.Task[None]] = []
 
         def listening() -> None:
             gateway.load_control_plane()
-            print(banner(settings, endpoint=endpoint, seconds=time.perf_counter() - started), flush=True)
+            print(banner(settings, endpoint=endpoint), flush=True)
+            surroundings.append(asyncio.create_task(_say_surroundings(settings), name="surroundings"))
 
         server = _Server(
             on_listening=listening,
@@ -86,9 +86,27 @@ async def _serve(settings: Settings, data_dir: DataDir, listener: socket.socket)
             ),
         )
         await server.serve(sockets=[listener])
+        for task in surroundings:
+            task.cancel()
     finally:
         with contextlib.suppress(asyncio.CancelledError):
             await gateway.close()
+
+
+async def _say_surroundings(settings: Settings) -> None:
+    """The last line of the banner: what functions see of this machine takes a process to find out, and nobody waits for it."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", "kappa_runtime.supervisor.probing", settings.sandbox,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        said, _ = await process.communicate()
+    except asyncio.CancelledError:
+        process.kill()
+        await process.wait()
+        raise
+    if said:
+        print(f"  {said.decode(errors='replace').strip()}\n", flush=True)
 
 
 class _Server(uvicorn.Server):
