@@ -256,6 +256,17 @@ class TestDenying:
         shell.busy = {HERE: [("e1", 3)], THERE: [("e2", 1)]}
         assert denied(shell.settle(second, 1.1)) == []
 
+    def test_a_limit_that_changes_during_a_collection_voids_its_proof(self) -> None:
+        shell = Shell(HERE, THERE, account=3)
+        shell.waits(1, 0.0)
+        shell.serves("e1")
+        shell.waits(2, 0.7, revision=OTHER)
+        shell.ready("e2", "e3", revision=OTHER)
+        effects = shell.scaler.on_demand(HERE, Demand(V1, "f", 1, 500, 1, 9), 1.0)
+        shell.waiting[HERE] = {V1: 1}
+        assert denied(shell.scaler.on_pool("account", 1, 1.1)) == []
+        assert denied(shell.settle(effects, 1.2)) == []
+
     def test_who_waits_for_one_that_is_starting_is_not_denied(self) -> None:
         shell = Shell(account=1)
         shell.waits(1, 0.0)

@@ -28,7 +28,7 @@ class View(msgspec.Struct, frozen=True):
 class Collection:
     """One question to all gateways about one scope, in one or two rounds."""
 
-    __slots__ = ("answers", "asked_at", "askers", "covers", "first", "number", "pending")
+    __slots__ = ("answers", "asked_at", "askers", "covers", "first", "limits_changed", "number", "pending")
 
     def __init__(
         self,
@@ -48,6 +48,8 @@ class Collection:
         self.covers = covers
         """By revision and gateway, the demands that were known before the first round began: the only ones it can deny."""
         self.first: View | None = None
+        self.limits_changed = False
+        """Since it was begun."""
 
     def second(self, number: int, gateways: Iterable[str], *, view: View, asked_at: float) -> Collection:
         """The second round, begun when the first (``view``) is complete."""

@@ -124,7 +124,10 @@ class Scaler:
     # -- what there is and what is permitted -------------------------------------------------------------------------
     def on_pool(self, pool: str, limit: int, now: float) -> list[Effect]:
         """The concurrency of an account in a region."""
-        self._books.pool(pool).limit = limit
+        known = self._books.pool(pool)
+        if known.limit == limit:
+            return []
+        known.limit = limit
         return self._review_all(now)
 
     def on_function(self, function_key: str, pool: str, reserved: int | None, now: float) -> list[Effect]:
@@ -132,6 +135,8 @@ class Scaler:
         function = self._books.functions.get(function_key)
         if function is None:
             function = self._books.new_function(function_key, pool)
+        elif function.reserved == reserved:
+            return []
         function.reserve(reserved)
         return self._review_all(now)
 
@@ -290,9 +295,10 @@ class Scaler:
 
     # -- decisions ---------------------------------------------------------------------------------------------------
     def _review_all(self, now: float) -> list[Effect]:
-        effects: list[Effect] = []
-        for function in list(self._books.functions.values()):
-            effects += self._shed(function, now)
+        """A limit has changed."""
+        for collection in self._collections.values():
+            collection.limits_changed = True
+        effects = [effect for each in list(self._books.functions.values()) for effect in self._shed(each, now)]
         return effects + self._review_needy(now)
 
     def _review_needy(self, now: float) -> list[Effect]:
@@ -345,8 +351,8 @@ class Scaler:
         before = len(revision.environments)
         effects = self._start(revision, need, now) if function.free() > 0 else []
         short = need - (len(revision.environments) - before)
-        if short <= 0 or function.free() > 0:
-            return effects, False
+        if short <= 0 or function.free() > 0 or collection.limits_changed:
+            return effects, False  # a proof holds for the limits that it was begun under; the next review asks again
         permitted = [environment.environment_id for environment in self._books.neighbours(function)]
         if proves(function.limit(), permitted, view=view, first=collection.first):
             for (name, gateway), demand in collection.covers.items():
