@@ -15,6 +15,7 @@ import pytest
 from kappa_core.memory import MemoryResourceStore
 from kappa_core.ports.store import AlreadyExists, Change, Conflict, NotFound, ResourceStore, StoreUnavailable
 from kappa_core.resources import Function, Key
+from kappa_gateway.stores.announced import AnnouncedStore
 from kappa_gateway.stores.sqlite import SqliteResourceStore
 from store_samples import ACCOUNT, REGION, alias, function, layer, version
 
@@ -35,7 +36,7 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "announced"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Opener:
     @contextlib.asynccontextmanager
     async def memory() -> AsyncIterator[ResourceStore]:
@@ -49,7 +50,13 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Open
         yield store
         await store.close()
 
-    return {"memory": memory, "sqlite": sqlite}[request.param]
+    @contextlib.asynccontextmanager
+    async def announced() -> AsyncIterator[ResourceStore]:
+        store = AnnouncedStore(MemoryResourceStore(clock_ms=clock))
+        yield store
+        await store.close()
+
+    return {"memory": memory, "sqlite": sqlite, "announced": announced}[request.param]
 
 
 def run(opened: Opener, scenario: Callable[[ResourceStore], Awaitable[T]]) -> T:

@@ -122,6 +122,57 @@ def test_an_older_state_from_a_slow_watch_does_not_undo_a_newer_one() -> None:
     asyncio.run(scenario())
 
 
+def test_what_was_deleted_is_not_revived_by_a_slower_watch_or_read() -> None:
+    async def scenario() -> None:
+        store = MemoryResourceStore(clock_ms=lambda: 1)
+        heard = Heard()
+        searched = index(store, heard)
+        old = await store.create(fresh())
+        searched.apply(Change("PUT", old.key, old))
+        searched.apply(Change("DELETE", old.key, await store.delete(old.key)))
+        searched.apply(Change("PUT", old.key, old))
+        assert searched.get(old.key) is None
+        new = await store.create(fresh())
+        searched.apply(Change("PUT", new.key, new))
+        searched.apply(Change("PUT", old.key, old))
+        searched.apply(Change("DELETE", old.key, old))
+        assert searched.get(new.key) == new
+        assert [what for what, *_ in heard.said] == ["appeared", "removed", "appeared"]
+
+    asyncio.run(scenario())
+
+
+def test_a_successor_found_by_reading_is_not_undone_by_a_watch_that_still_tells_of_its_predecessor() -> None:
+    async def scenario() -> None:
+        store = MemoryResourceStore(clock_ms=lambda: 1)
+        searched = index(store)
+        old = await store.create(fresh())
+        searched.apply(Change("PUT", old.key, old))
+        changed = await store.update(replace(old, reserved_concurrency=3))
+        await store.delete(old.key)
+        new = await store.create(fresh())
+        searched.apply(Change("PUT", new.key, new))
+        searched.apply(Change("PUT", changed.key, changed))
+        assert searched.get(new.key) == new
+
+    asyncio.run(scenario())
+
+
+def test_the_memory_of_deleted_resources_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr("kappa_gateway.hot.index.BURIED", 1)
+        store = MemoryResourceStore(clock_ms=lambda: 1)
+        searched = index(store)
+        first = await store.create(fresh())
+        searched.apply(Change("DELETE", first.key, await store.delete(first.key)))
+        second = await store.create(fresh())
+        searched.apply(Change("DELETE", second.key, await store.delete(second.key)))
+        searched.apply(Change("PUT", first.key, first))
+        assert searched.get(first.key) == first  # only the last one is remembered
+
+    asyncio.run(scenario())
+
+
 def test_a_weighted_alias_draws_for_each_invocation() -> None:
     async def scenario() -> None:
         store = MemoryResourceStore(clock_ms=lambda: 1)

@@ -42,6 +42,7 @@ from kappa_gateway.operations.settle import Settler
 from kappa_gateway.operations.sweep import Sweeper
 from kappa_gateway.settings import Settings
 from kappa_gateway.stores import ring
+from kappa_gateway.stores.announced import AnnouncedStore
 from kappa_gateway.stores.files import FileBlobStore
 from kappa_gateway.stores.logs import SqliteLogStore
 from kappa_gateway.stores.sqlite import SqliteResourceStore
@@ -100,7 +101,7 @@ class EmbeddedGateway:
 
     async def _start(self) -> None:
         settings, data_dir = self._settings, self._data_dir
-        self.store = await SqliteResourceStore.open(data_dir.resources)
+        self.store = AnnouncedStore(await SqliteResourceStore.open(data_dir.resources))
         self._closers.append(self.store.close)
         self.blobs = await FileBlobStore.open(data_dir.blobs)
         self._closers.append(self.blobs.close)
@@ -143,6 +144,7 @@ class EmbeddedGateway:
             draw=random.random,
             observer=self.links.observer(specs.make),
         )
+        self.store.listeners.append(index.apply)
         self._follow(index.run(), "index")
         self._follow(self._settler.run(), "settler")
         self._closers.append(self._settler.stop)

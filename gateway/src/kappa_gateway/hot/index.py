@@ -1,13 +1,15 @@
 """The index: every resource in memory, fed by the store's watch, and the routes made from it for the invoke path.
 
-At most a watch's delay behind the store; what it does not have it reads through once. A function whose first configuration has not
-settled is waited for here (or refused, in strict mode), so that a client may invoke right after a create, as it does with AWS and a
-waiter. When the configuration that a version serves changes, the links are told, so that old environments drain.
+What this process writes it is told at once, what other gateways write a watch's delay later; what it does not have it reads through
+once. So a change may come twice, and an older one after a newer one. A function whose first configuration has not settled is waited
+for here (or refused, in strict mode), so that a client may invoke right after a create, as it does with AWS and a waiter. When the
+configuration that a version serves changes, the links are told, so that old environments drain.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -22,6 +24,8 @@ from kappa_gateway.hot.version import Version
 
 _log = logging.getLogger(__name__)
 
+BURIED: Final = 10_000
+"""Uids of deleted resources that are remembered, so that a read or watch that was slower than the deletion does not revive one."""
 ROUTES: Final = 50_000
 """Routes kept before all are dropped and made again: names, ARNs and qualifiers are the caller's to vary."""
 SETTLE_SECONDS: Final = 30.0
@@ -67,6 +71,7 @@ class FunctionIndex:
         self._draw = draw
         self._observer = observer
         self._resources: dict[Key, Resource] = {}
+        self._buried: OrderedDict[str, None] = OrderedDict()
         self._routes: dict[RouteKey, Route[Version]] = {}
         self._routes_of: dict[tuple[str, str, str], set[RouteKey]] = {}
 
@@ -155,10 +160,11 @@ class FunctionIndex:
             await watch.aclose()
 
     def apply(self, change: Change) -> None:
-        """Take one change in; an older state than the one known (from a read-through) changes nothing."""
+        """Take one change in; an older state than the one known changes nothing."""
         if change.type == "PUT":
             self._put(change.resource)
         else:
+            self._bury(change.resource.meta.uid)
             known = self._resources.get(change.key)
             if known is not None and known.meta.uid == change.resource.meta.uid:
                 del self._resources[change.key]
@@ -169,16 +175,25 @@ class FunctionIndex:
                     self._version_gone(known)
 
     def _put(self, resource: Resource) -> None:
+        if resource.meta.uid in self._buried:
+            return
         known = self._resources.get(resource.key)
         same = known is not None and known.meta.uid == resource.meta.uid
         if known is not None and same and known.meta.generation >= resource.meta.generation:
             return
+        if known is not None and not same:
+            self._bury(known.meta.uid)  # its name is taken by another one
         self._resources[resource.key] = resource
         self._forget_routes(resource.key)
         if isinstance(resource, Function):
             if isinstance(known, Function) and not same:
                 self._observer.removed(function_key(known))
             self._function_changed(known if isinstance(known, Function) and same else None, resource)
+
+    def _bury(self, uid: str) -> None:
+        self._buried[uid] = None
+        if len(self._buried) > BURIED:
+            self._buried.popitem(last=False)
 
     def _forget_routes(self, key: Key) -> None:
         if key.kind == "LayerVersion":

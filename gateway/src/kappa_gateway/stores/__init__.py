@@ -2,6 +2,7 @@
 
 ``database``  what both SQLite stores share: opening and migrating a file, one writer thread with group commit, readers
 ``sqlite``    ResourceStore
+``announced`` the same for its own process: its writes are known at once, ahead of the watch
 ``logs``      LogStore, a ring of bounded size
 ``files``     BlobStore
 """
