@@ -27,7 +27,7 @@ from kappa_gateway.api.context import Params, Registry, RequestContext
 from kappa_gateway.api.model import OperationModel, ServiceModel, load_model
 from kappa_gateway.api.parse import parse_query, parse_request
 from kappa_gateway.api.serialise import HttpResponse, serialise
-from kappa_gateway.auth.credential import SignedRequest
+from kappa_gateway.auth.credential import SignedRequest, read_credential
 from kappa_gateway.auth.identity import Authenticator
 from kappa_gateway.wire import REQUEST_ID_HEADER, error_response, new_request_id, unexpected_error_response
 
@@ -223,9 +223,27 @@ class _ControlPlane:
 
 async def _unknown_operation(request: Request, _: Exception) -> Response:
     path = raw_path(request.scope)[:_SHOWN_PATH_BYTES].decode("latin-1")
-    error = UnknownOperationException(f"No operation of the Lambda API has the method and path {request.method} {path}")
+    error = UnknownOperationException(
+        f"No operation of the Lambda API has the method and path {request.method} {path}{_another_service(request)}"
+    )
     status, headers, body = error_response(error, new_request_id())
     return Response(body, status_code=status, headers=headers)
+
+
+def _another_service(request: Request) -> str:
+    """A hint for requests that are signed for another AWS service: a function whose service has no endpoint sends them here."""
+    signed = SignedRequest(
+        method=request.method,
+        raw_path=b"",
+        query_string=request.scope["query_string"],
+        headers=request.scope["headers"],
+        body=b"",
+    )
+    credential = read_credential(signed)
+    if credential is None or credential.service == "lambda" or not credential.service.isalnum():
+        return ""
+    name = credential.service
+    return f". It is signed for {name}: say where that is with KAPPA_ENDPOINT_URL_{name.upper()} or KAPPA_ENDPOINT_URL."
 
 
 def raw_path(scope: Mapping[str, Any]) -> bytes:

@@ -23,7 +23,8 @@ def banner(settings: Settings, *, endpoint: str) -> str:
 
     export AWS_ENDPOINT_URL_LAMBDA={endpoint} AWS_DEFAULT_REGION={settings.region} \\
            AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test
-    printf 'def handler(event, context):\\n    return {{"hello": event.get("name")}}\\n' > app.py && zip -q app.zip app.py
+    printf 'def handler(event, context):\\n    return {{"hello": event.get("name")}}\\n' > app.py
+    python3 -m zipfile -c app.zip app.py
     aws lambda create-function --function-name hello --runtime {runtime} --handler app.handler \\
         --role arn:aws:iam::{settings.account}:role/lambda --zip-file fileb://app.zip
     aws lambda wait function-active-v2 --function-name hello

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -148,7 +149,7 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.setblocking(False)
     except OSError as error:
         listener.close()
-        hint = ": another program uses it; choose one with --port" if error.errno == 98 else ""
+        hint = ": another program uses it; choose one with --port" if error.errno == errno.EADDRINUSE else ""
         raise StartError(f"cannot listen on {host}:{port} ({error.strerror}){hint}") from None
     return listener
 
