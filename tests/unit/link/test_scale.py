@@ -262,10 +262,11 @@ class TestDenying:
         shell.serves("e1")
         shell.waits(2, 0.7, revision=OTHER)
         shell.ready("e2", "e3", revision=OTHER)
-        effects = shell.scaler.on_demand(HERE, Demand(V1, "f", 1, 500, 1, 9), 1.0)
-        shell.waiting[HERE] = {V1: 1}
+        first = shell.scaler.on_demand(HERE, Demand(V1, "f", 1, 500, 1, 9), 1.0)
+        number = next(effect.collect.number for effect in first if isinstance(effect, SendCollect))
+        shell.scaler.on_collected(HERE, Collected("", number, [("e1", 1)], [], {V1: 1}), 1.0)
         assert denied(shell.scaler.on_pool("account", 1, 1.1)) == []
-        assert denied(shell.settle(effects, 1.2)) == []
+        assert denied(shell.scaler.on_collected(THERE, Collected("", number, [], []), 1.2)) == []
 
     def test_who_waits_for_one_that_is_starting_is_not_denied(self) -> None:
         shell = Shell(account=1)

@@ -112,8 +112,7 @@ class Scaler:
     def stand_down(self) -> None:
         """Another gateway holds the Lease, or this one can no longer be sure that it does."""
         self._state = "standby"
-        self._collections, self._again, self._timers = {}, {}, []
-        self._gateways, self._needy = {}, {}
+        self._collections, self._again, self._timers, self._gateways, self._needy = {}, {}, [], {}, {}
         for revision in self._books.revisions.values():
             revision.demands = {}
 
@@ -124,8 +123,7 @@ class Scaler:
     # -- what there is and what is permitted -------------------------------------------------------------------------
     def on_pool(self, pool: str, limit: int, now: float) -> list[Effect]:
         """The concurrency of an account in a region."""
-        known = self._books.pool(pool)
-        if known.limit == limit:
+        if (known := self._books.pool(pool)).limit == limit:
             return []
         known.limit = limit
         return self._review_all(now)
@@ -135,8 +133,8 @@ class Scaler:
         function = self._books.functions.get(function_key)
         if function is None:
             function = self._books.new_function(function_key, pool)
-        elif function.reserved == reserved:
-            return []
+        if function.reserved == reserved:
+            return self._review_needy(now)
         function.reserve(reserved)
         return self._review_all(now)
 
