@@ -144,8 +144,9 @@ class TestStarting:
 
     def test_an_environment_that_nobody_ordered_is_ended_and_counts_until_then(self) -> None:
         shell = Shell(account=1)
-        (stop,) = shell.settle(shell.scaler.on_environment("stranger", V1, "idle", 1.0), 1.0)
-        assert isinstance(stop, StopEnvironments)
+        effects = shell.settle(shell.scaler.on_environment("stranger", V1, "idle", 1.0), 1.0)
+        assert isinstance(effects[0], StopEnvironments)
+        assert retired(effects) == [("stranger", "finish")]
         assert started(shell.waits(1, 1.1)) == []
         assert started(shell.gone("stranger", 1.2)) == ["e1"]
 
@@ -456,6 +457,15 @@ class TestTakingOver:
         known = [Known("old1", V1, "starting"), Known("old2", "f.forgotten", "ready")]
         shell.scaler.take_over(2, known, [HERE], 5.0)
         assert started(shell.waits(2, 5.1)) == []
+
+    def test_what_says_hello_before_the_first_decision_is_taken_on(self) -> None:
+        shell = Shell(account=1, start_seconds=5.0, idle_seconds=30.0)
+        shell.scaler.take_over(2, (), ["unheard"], 5.0)
+        assert shell.scaler.on_environment("survivor", V1, "busy", 5.5) == []
+        assert shell.tick(5.0 + REBUILD_SECONDS) == []
+        assert started(shell.waits(1, 9.0)) == []
+        assert shell.scaler.environments(V1) == {"survivor": "ready"}
+        assert [effect for effect in shell.tick(20.0) if isinstance(effect, StopEnvironments)] == []
 
     def test_orders_carry_the_epoch_of_the_lease(self) -> None:
         shell = Shell()

@@ -231,10 +231,15 @@ class Scaler:
     # -- environments ------------------------------------------------------------------------------------------------
     def on_environment(self, environment_id: str, revision: str, state: str, now: float) -> list[Effect]:
         """What HELLO, ENVIRONMENT, PARKED or DRAINING says of one: ``init``, ``draining``, or anything else for ready."""
+        effects: list[Effect] = []
         environment = self._books.environments.get(environment_id)
         if environment is None:
-            return self._stranger(environment_id, revision, now)
-        effects: list[Effect] = []
+            if environment_id in self._books.gone:
+                return []  # a late word of it
+            environment = self._add(environment_id, self._books.revision(revision), "starting", now)
+            if self._state == "acting":
+                environment.given_up = True
+                effects.append(StopEnvironments(revision, [environment_id], "nobody ordered it"))
         if state == "draining":
             environment.phase, environment.asked_at = "draining", None
         elif state != "init":
@@ -476,16 +481,6 @@ class Scaler:
         elif environment.phase == "ready":
             environment.due = now + environment.revision.idle_seconds
             self._remind(environment.due, "idle", environment.environment_id)
-
-    def _stranger(self, environment_id: str, revision: str, now: float) -> list[Effect]:
-        """Nobody is known to have ordered this one, or it is gone and this is a late word of it. The provider knows."""
-        if environment_id in self._books.gone:
-            return []
-        environment = self._add(environment_id, self._books.revision(revision), "starting", now)
-        if self._state != "acting":
-            return []
-        environment.given_up = True
-        return [StopEnvironments(revision, [environment_id], "nobody ordered it")]
 
     def _is_ready(self, environment: Environment | None, now: float) -> list[Effect]:
         if environment is None or environment.phase != "starting":
