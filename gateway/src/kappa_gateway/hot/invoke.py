@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
-from kappa_core.errors import LambdaError, NotImplementedOperation, ServiceException
+from kappa_core.errors import LambdaError, NotImplementedOperation, ServiceException, ServiceUnavailableException
 from kappa_core.limits import Limits
 from kappa_core.link import frames
 from kappa_core.spec import VersionSpec
@@ -94,7 +94,12 @@ class InvokePath:
                 route = await self._router.find(caller, request.name, request.qualifier)
             event = check_event(body)
             if request.invocation_type == "RequestResponse":
-                status = await self._synchronous(route, request, event, send, request_id=request_id, started=started)
+                try:
+                    status = await self._synchronous(route, request, event, send, request_id=request_id, started=started)
+                except ServiceUnavailableException:
+                    # Deleted while it waited? Then that is the answer: find raises it.
+                    await self._router.find(caller, request.name, request.qualifier)
+                    raise
             elif request.invocation_type == "DryRun":
                 status = 204
                 await _answer(send, status, [(b"x-amzn-requestid", request_id.encode())], b"")
@@ -112,6 +117,8 @@ class InvokePath:
         except Exception:  # noqa: BLE001  # whatever broke, the caller gets AWS's 500 and the log the traceback
             _log.exception("invocation %s failed", request_id)
             status = 500
+            if route is not None:
+                route.record("platform_error", time.perf_counter() - started)
             await _refuse(send, ServiceException(f"Internal error; the gateway's log names request {request_id}."), request_id)
         finally:
             self._in_flight.dec()
