@@ -8,6 +8,7 @@ not need them, and the first control-plane request waits for what is left of tha
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import random
 import sys
@@ -33,7 +34,8 @@ from kappa_gateway.embedded.runtimes import Runtimes
 from kappa_gateway.embedded.sdks import sdk_variables
 from kappa_gateway.embedded.specs import ServiceEndpoints, Specs
 from kappa_gateway.hot.index import FunctionIndex
-from kappa_gateway.hot.invoke import Caller, InvokePath
+from kappa_gateway.hot.invoke import InvokePath
+from kappa_gateway.hot.path import Caller
 from kappa_gateway.hot.version import Version
 from kappa_gateway.observe.access import AccessLog
 from kappa_gateway.observe.metrics import Metrics
@@ -169,6 +171,8 @@ class EmbeddedGateway:
         """Begin to load what the control plane needs; called once the gateway listens."""
         if self._control_plane is None:
             self._control_plane = asyncio.create_task(asyncio.to_thread(self._build_control_plane), name="load the control plane")
+            # What is loaded now stays; the collector need not walk it again and again while invocations make garbage.
+            self._control_plane.add_done_callback(lambda _: gc.freeze())
 
     async def close(self) -> None:
         """Stop everything, in the reverse order of its start. Idempotent."""
