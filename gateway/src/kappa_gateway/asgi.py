@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from kappa_core.errors import LambdaError
 from kappa_gateway.auth.browser import BrowserGuard
 from kappa_gateway.hot.invoke import InvokePath
-from kappa_gateway.hot.request import Receive, is_invoke
+from kappa_gateway.hot.request import INVOKE, Receive
 from kappa_gateway.observe.access import AccessLog
 from kappa_gateway.observe.metrics import CONTENT_TYPE, Metrics
 from kappa_gateway.wire import REQUEST_ID_HEADER, error_response, new_request_id
@@ -75,7 +75,7 @@ class Gateway:
             await _whole(send, *error_response(error, new_request_id()))
             return
         path = scope["path"]
-        if is_invoke(scope["method"], path):
+        if INVOKE.matches(scope["method"], path):
             await self._invoke(scope, receive, send)
         elif path == "/healthz":
             trouble = self._healthy()

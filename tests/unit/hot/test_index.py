@@ -17,7 +17,7 @@ from kappa_core.resources import Function, FunctionStatus, Key
 from kappa_core.rules import states
 from kappa_core.spec import VersionSpec
 from kappa_gateway.hot.index import FunctionIndex
-from kappa_gateway.hot.invoke import Caller
+from kappa_gateway.hot.path import Caller
 from kappa_gateway.hot.version import Version
 
 CALLER = Caller(made.ACCOUNT, made.REGION)

@@ -12,7 +12,8 @@ from kappa_core.errors import ResourceNotFoundException, ServiceUnavailableExcep
 from kappa_core.limits import Limits
 from kappa_core.link import frames
 from kappa_core.spec import VersionSpec
-from kappa_gateway.hot.invoke import Caller, InvokePath
+from kappa_gateway.hot.invoke import InvokePath
+from kappa_gateway.hot.path import Caller
 from kappa_gateway.hot.routes import Route, RoutedVersion
 
 SPEC = VersionSpec(

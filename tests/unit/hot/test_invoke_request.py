@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from kappa_core.errors import InvalidRequestContentException, RequestEntityTooLargeException, ValidationException
-from kappa_gateway.hot.request import ClientDisconnected, check_event, is_invoke, parse, read_body
+from kappa_gateway.hot.request import (
+    INVOKE,
+    INVOKE_WITH_RESPONSE_STREAM,
+    ClientDisconnected,
+    HotOperation,
+    check_event,
+    parse,
+    read_body,
+)
 
 
 def scope(path: str, *, query: bytes = b"") -> dict[str, Any]:
@@ -20,15 +28,19 @@ def scope(path: str, *, query: bytes = b"") -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("method", "path", "expected"),
     [
-        pytest.param("POST", "/2015-03-31/functions/f/invocations", True, id="name"),
-        pytest.param("POST", "/2015-03-31/functions/f/invocations/", True, id="trailing slash"),
-        pytest.param("GET", "/2015-03-31/functions/f/invocations", False, id="another method"),
-        pytest.param("POST", "/2015-03-31/functions/f/versions", False, id="another operation"),
-        pytest.param("POST", "/2021-11-15/functions/f/response-streaming-invocations", False, id="streaming variant"),
+        pytest.param("POST", "/2015-03-31/functions/f/invocations", INVOKE, id="name"),
+        pytest.param("POST", "/2015-03-31/functions/f/invocations/", INVOKE, id="trailing slash"),
+        pytest.param("GET", "/2015-03-31/functions/f/invocations", None, id="another method"),
+        pytest.param("POST", "/2015-03-31/functions/f/versions", None, id="another operation"),
+        pytest.param(
+            "POST", "/2021-11-15/functions/f/response-streaming-invocations", INVOKE_WITH_RESPONSE_STREAM, id="streaming"
+        ),
+        pytest.param("POST", "/2015-03-31/functions/f/response-streaming-invocations", None, id="streaming of another date"),
     ],
 )
-def test_only_invoke_takes_the_hot_path(method: str, path: str, expected: bool) -> None:
-    assert is_invoke(method, path) is expected
+def test_only_the_operations_that_invoke_take_the_hot_path(method: str, path: str, expected: HotOperation | None) -> None:
+    matching = [operation for operation in (INVOKE, INVOKE_WITH_RESPONSE_STREAM) if operation.matches(method, path)]
+    assert matching == ([] if expected is None else [expected])
 
 
 def test_an_arn_in_the_path_is_decoded_exactly_once() -> None:
@@ -132,3 +144,19 @@ def test_a_body_over_the_limit_is_refused_without_reading_on(pieces: list[dict[s
 def test_a_client_that_leaves_before_its_body_is_complete_is_told_apart() -> None:
     with pytest.raises(ClientDisconnected):
         body_of([{"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.disconnect"}], limit=9)
+
+
+def test_a_streaming_invocation_is_never_asynchronous() -> None:
+    path = scope("/2021-11-15/functions/f/response-streaming-invocations")
+    with pytest.raises(ValidationException) as caught:
+        parse(path, {b"x-amz-invocation-type": b"Event"}, operation=INVOKE_WITH_RESPONSE_STREAM)
+    assert caught.value.message == (
+        "1 validation error detected: Value 'Event' at 'invocationType' failed to satisfy constraint: "
+        "Member must satisfy enum value set: [RequestResponse, DryRun]"
+    )
+
+
+def test_the_name_is_what_stands_between_the_parts_of_the_operations_own_path() -> None:
+    path = scope("/2021-11-15/functions/f%3A1/response-streaming-invocations/", query=b"Qualifier=1")
+    request = parse(path, {}, operation=INVOKE_WITH_RESPONSE_STREAM)
+    assert (request.name, request.qualifier) == ("f:1", "1")

@@ -18,7 +18,7 @@ from kappa_core.ports.store import Change, ResourceStore
 from kappa_core.resources import LATEST, AccountId, Alias, Function, FunctionVersion, Key, Region, Resource
 from kappa_core.rules.resolve import Target, resolve
 from kappa_core.spec import VersionSpec
-from kappa_gateway.hot.invoke import Caller
+from kappa_gateway.hot.path import Caller
 from kappa_gateway.hot.routes import Record, Route, RoutedVersion
 from kappa_gateway.hot.version import Version
 

@@ -1,6 +1,7 @@
-"""What an Invoke request says, read from its ASGI scope: path, headers and body, each checked as AWS checks it.
+"""What a request to invoke says, read from its ASGI scope: path, headers and body, each checked as AWS checks it.
 
-Pure but for :func:`read_body`. Nothing here knows functions or environments; :mod:`kappa_gateway.hot.invoke` does.
+Invoke and InvokeWithResponseStream differ in their path and in the types of invocation they take: :class:`HotOperation`. Pure but for
+:func:`read_body`. Nothing here knows functions or environments; :mod:`kappa_gateway.hot.path` does.
 """
 
 from __future__ import annotations
@@ -19,9 +20,6 @@ from kappa_core.errors import InvalidRequestContentException, RequestEntityTooLa
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 InvocationType = Literal["RequestResponse", "Event", "DryRun"]
 
-PREFIX: Final = "/2015-03-31/functions/"
-SUFFIX: Final = "/invocations"
-_TYPES: Final = ("Event", "RequestResponse", "DryRun")
 _LOG_TYPES: Final = ("None", "Tail")
 CLIENT_CONTEXT_BYTES: Final = 3583  # docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
 _validate_json: Final = msgspec.json.Decoder(msgspec.Raw).decode
@@ -29,6 +27,27 @@ _validate_json: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
 class ClientDisconnected(Exception):
     """The client went away before its request was complete; nobody is left to answer."""
+
+
+class HotOperation(msgspec.Struct, frozen=True):
+    """An operation of the hot path."""
+
+    name: str
+    """As RequestEntityTooLargeException calls it, which is not always the model's name."""
+    prefix: str
+    suffix: str
+    """What stands in the path before and after the function's name."""
+    types: tuple[InvocationType, ...]
+
+    def matches(self, method: str, path: str) -> bool:
+        """Whether a request is for this operation. ``path`` is the decoded one; the test is exact enough to route by."""
+        return method == "POST" and path.startswith(self.prefix) and path.rstrip("/").endswith(self.suffix)
+
+
+INVOKE: Final = HotOperation("InvokeFunction", "/2015-03-31/functions/", "/invocations", ("Event", "RequestResponse", "DryRun"))
+INVOKE_WITH_RESPONSE_STREAM: Final = HotOperation(
+    "InvokeWithResponseStream", "/2021-11-15/functions/", "/response-streaming-invocations", ("RequestResponse", "DryRun")
+)
 
 
 class InvokeRequest(msgspec.Struct, frozen=True):
@@ -44,16 +63,11 @@ class InvokeRequest(msgspec.Struct, frozen=True):
     tenant_id: str
 
 
-def is_invoke(method: str, path: str) -> bool:
-    """Whether a request belongs to the hot path. ``path`` is the decoded one; the test is exact enough to route by."""
-    return method == "POST" and path.startswith(PREFIX) and path.rstrip("/").endswith(SUFFIX)
-
-
-def parse(scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> InvokeRequest:
+def parse(scope: Mapping[str, Any], headers: Mapping[bytes, bytes], *, operation: HotOperation = INVOKE) -> InvokeRequest:
     """Read path, query and headers. Raises ValidationException and InvalidRequestContentException in AWS's words."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     path = raw.decode("latin-1").rstrip("/")
-    name = unquote(path[len(PREFIX) : -len(SUFFIX)])
+    name = unquote(path[len(operation.prefix) : -len(operation.suffix)])
     query: bytes = scope["query_string"]
     qualifier = None
     if query:
@@ -63,7 +77,7 @@ def parse(scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> InvokeReq
     log_type = headers.get(b"x-amz-log-type", b"None").decode("latin-1")
     broken = [
         f"Value '{value}' at '{where}' failed to satisfy constraint: Member must satisfy enum value set: [{', '.join(allowed)}]"
-        for value, where, allowed in ((kind, "invocationType", _TYPES), (log_type, "logType", _LOG_TYPES))
+        for value, where, allowed in ((kind, "invocationType", operation.types), (log_type, "logType", _LOG_TYPES))
         if value not in allowed
     ]
     if broken:
@@ -102,17 +116,17 @@ def new_trace_id() -> str:
     return f"Root=1-{digits[:8]}-{digits[8:32]};Parent={digits[24:40]};Sampled=0"
 
 
-async def read_body(receive: Receive, *, limit: int, declared: bytes | None) -> bytes:
+async def read_body(receive: Receive, *, limit: int, declared: bytes | None, operation: HotOperation = INVOKE) -> bytes:
     """The whole body. Raises RequestEntityTooLargeException past ``limit`` bytes, without reading further."""
     if declared is not None and declared.isdigit() and int(declared) > limit:
-        raise _too_large(limit)
+        raise _too_large(operation, limit)
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientDisconnected
     body: bytes = message.get("body", b"")
     if not message.get("more_body", False):
         if len(body) > limit:
-            raise _too_large(limit)
+            raise _too_large(operation, limit)
         return body
     parts, size = [body], len(body)
     while message.get("more_body", False):
@@ -123,12 +137,12 @@ async def read_body(receive: Receive, *, limit: int, declared: bytes | None) -> 
         parts.append(part)
         size += len(part)
         if size > limit:
-            raise _too_large(limit)
+            raise _too_large(operation, limit)
     return b"".join(parts)
 
 
-def _too_large(limit: int) -> RequestEntityTooLargeException:
-    return RequestEntityTooLargeException(f"Request must be smaller than {limit} bytes for the InvokeFunction operation")
+def _too_large(operation: HotOperation, limit: int) -> RequestEntityTooLargeException:
+    return RequestEntityTooLargeException(f"Request must be smaller than {limit} bytes for the {operation.name} operation")
 
 
 def check_event(body: bytes) -> bytes:
