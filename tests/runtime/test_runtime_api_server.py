@@ -178,7 +178,7 @@ def test_a_response_over_the_limit_is_read_discarded_and_accepted() -> None:
         await given(api, recorder, client)
         status, _ = await client.ask("POST", RESPONSE, b"x" * (LIMIT + 1))
         assert status == 202
-        assert recorder.answers == [Answer(body=b"", too_large=True)]
+        assert recorder.answers == [Answer(body=b"", too_large=LIMIT)]
         await given(api, recorder, client)
 
     run(scenario)

@@ -13,6 +13,7 @@ import msgspec
 # -- payloads ------------------------------------------------------------------------------------------------------
 SYNC_REQUEST_BYTES: Final = 6 * 1024 * 1024  # [R] 6291456
 BUFFERED_RESPONSE_BYTES: Final = 6 * 1024 * 1024 + 100  # [R] 6291556: what the runtime may post
+STREAMED_RESPONSE_BYTES: Final = 200 * 1024 * 1024  # [Q] since July 2025, 20 MB before
 ASYNC_REQUEST_BYTES: Final = 1024 * 1024  # [Q] since October 2025, 262144 before
 LOG_TAIL_BYTES: Final = 4096  # [M] X-Amz-Log-Result
 

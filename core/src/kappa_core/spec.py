@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from kappa_core.limits import BUFFERED_RESPONSE_BYTES, STREAMED_RESPONSE_BYTES
+
 InitializationType = Literal["on-demand", "provisioned-concurrency", "snap-start"]
 
 
@@ -45,7 +47,8 @@ class VersionSpec(msgspec.Struct, frozen=True, kw_only=True):
     tracing_mode: Literal["Active", "PassThrough"] = "PassThrough"
     initialization_type: InitializationType = "on-demand"
     init_seconds: float = 10.0
-    response_bytes: int = 6 * 1024 * 1024 + 100
+    response_bytes: int = BUFFERED_RESPONSE_BYTES
+    streamed_response_bytes: int = STREAMED_RESPONSE_BYTES
     client: Literal["own", "official"] = "own"
     """Which runtime interface client the bootstrap is: Kappa's lean one, or AWS's awslambdaric / aws-lambda-ric."""
     command: tuple[str, ...] = ()

@@ -135,16 +135,36 @@ def test_a_streaming_sender_stops_at_the_window_until_the_receiver_passed_data_o
     run(scenario)
 
 
-def test_a_void_result_takes_the_place_of_the_pieces_before_it() -> None:
+def test_an_error_on_the_way_takes_the_place_of_pieces_that_were_to_be_joined() -> None:
     async def scenario() -> None:
         gateway, supervisor = pair()
         transfer = supervisor.link.transfer(FrameType.RESULT, stream=1, epoch=2)
         transfer.write(b"half of an answ")
         await settle()
-        transfer.void(frames.Result(request_id="r1", function_error="Unhandled"), b'{"errorMessage":"died"}')
+        transfer.fail(frames.Result(request_id="r1", function_error="Unhandled"), b'{"errorMessage":"died"}')
         await settle()
         (result,) = gateway.of(FrameType.RESULT)
         assert result.payload == b'{"errorMessage":"died"}'
+
+    run(scenario)
+
+
+def test_an_error_on_the_way_reaches_a_sink_after_every_piece_and_apart_from_them() -> None:
+    async def scenario() -> None:
+        gateway, supervisor = pair()
+        taken: list[bytes] = []
+        gateway.link.stream_into(1, epoch=2, sink=taken.append)
+        transfer = supervisor.link.transfer(FrameType.RESULT, stream=1, epoch=2)
+        transfer.write(b"x" * 5 * CHUNK)
+        transfer.fail(frames.Result(request_id="r1", function_error="Unhandled"), b'{"errorMessage":"died"}')
+        await settle()
+        assert sum(map(len, taken)) == WINDOW
+        assert gateway.of(FrameType.RESULT) == []
+        gateway.link.grant(1, epoch=2, size=WINDOW)
+        await settle()
+        (result,) = gateway.of(FrameType.RESULT)
+        assert (b"".join(taken), result.payload) == (b"x" * 5 * CHUNK, b'{"errorMessage":"died"}')
+        assert transfer.over
 
     run(scenario)
 

@@ -9,7 +9,8 @@ It refuses to decide anything about environments (that is parking and dispatch),
 
 Transfers are keyed by (stream, epoch) as the sender wrote them in the header, so that the end of one response and the beginning of
 the next may overlap on a stream. Every transfer starts with WINDOW bytes of credit. INVOKE is the head of its transfer and DATA
-without MORE the end; RESULT is the end of its transfer, and without MORE it voids the DATA before it.
+without MORE the end; RESULT is the end of its transfer. Without MORE the payload of a RESULT is none of the DATA before it: an error
+that came up on the way, which a sink gets after its pieces and which takes the place of pieces that were being joined.
 """
 
 from __future__ import annotations
@@ -65,7 +66,19 @@ Sink = Callable[[bytes], None]
 class Transfer:
     """The sending side of one payload, or of a streamed response, on its way in pieces."""
 
-    __slots__ = ("_credit", "_ending", "_link", "_on_drain", "_on_sent", "_pieces", "epoch", "kind", "pending", "stream")
+    __slots__ = (
+        "_credit",
+        "_ending",
+        "_error",
+        "_link",
+        "_on_drain",
+        "_on_sent",
+        "_pieces",
+        "epoch",
+        "kind",
+        "pending",
+        "stream",
+    )
 
     def __init__(
         self,
@@ -86,6 +99,7 @@ class Transfer:
         self._pieces: deque[memoryview] = deque()
         self._credit = WINDOW
         self._ending: msgspec.Struct | None = None
+        self._error: bytes | None = None
         self._on_drain = on_drain
         self._on_sent = on_sent
 
@@ -103,12 +117,11 @@ class Transfer:
         self._ending = body
         self._link._ready(self)
 
-    def void(self, body: msgspec.Struct, payload: bytes = b"") -> None:
-        """Finish a response whose pieces count for nothing (``payload`` of at most CHUNK stands in their place)."""
-        self._pieces.clear()
-        self.pending = 0
-        self._link._forget(self)
-        self._link.send(FrameType.RESULT, body, stream=self.stream, epoch=self.epoch, payload=payload)
+    def fail(self, body: msgspec.Struct, error: bytes) -> None:
+        """Finish a response that went wrong on the way: RESULT follows its last piece with ``error``, at most CHUNK bytes."""
+        self._error = error
+        self._ending = body
+        self._link._ready(self)
 
     def cancel(self) -> None:
         """Send no more of it; the receiver is told otherwise (GONE)."""
@@ -144,13 +157,15 @@ class Transfer:
             self.pending -= size
             if was_full and self.pending <= LOW_WATER and self._on_drain is not None:
                 self._on_drain()
-        if self._pieces or (self._ending is None and self.kind is FrameType.RESULT):
+        if self._pieces or (self.kind is FrameType.RESULT and (self._ending is None or (piece and self._error is not None))):
             return encode(FrameType.DATA, stream=self.stream, epoch=self.epoch, payload=piece, flags=_MORE)
         self._link._forget(self)
         if self._on_sent is not None:
             self._link._loop.call_soon(self._on_sent)
         if self._ending is None:
             return encode(FrameType.DATA, stream=self.stream, epoch=self.epoch, payload=piece)
+        if self._error is not None:
+            return encode(self.kind, self._ending, stream=self.stream, epoch=self.epoch, payload=self._error)
         return encode(self.kind, self._ending, stream=self.stream, epoch=self.epoch, payload=piece, flags=_MORE)
 
 
@@ -290,7 +305,7 @@ class Link(asyncio.Protocol):
         on_drain: Callable[[], None] | None = None,
         on_sent: Callable[[], None] | None = None,
     ) -> Transfer:
-        """Begin a payload in pieces: write them as they come, then ``end`` or ``void``. ``on_drain`` is called when a writer that
+        """Begin a payload in pieces: write them as they come, then ``end`` or ``fail``. ``on_drain`` is called when a writer that
         was asked to wait may go on, ``on_sent`` once the last frame was handed to the socket; neither after the link is lost."""
         transfer = Transfer(self, kind, stream=stream, epoch=epoch, on_drain=on_drain, on_sent=on_sent)
         self._transfers[(stream, epoch)] = transfer
@@ -417,6 +432,10 @@ class Link(asyncio.Protocol):
     def stream_into(self, stream: int, *, epoch: int, sink: Sink) -> None:
         """Hand the pieces of this response to ``sink`` as they come, instead of joining them. Ends with its RESULT."""
         self._sinks[(stream, epoch)] = sink
+
+    def stream_nowhere(self, stream: int, *, epoch: int) -> None:
+        """Forget a sink whose response will not come."""
+        self._sinks.pop((stream, epoch), None)
 
     def grant(self, stream: int, *, epoch: int, size: int) -> None:
         """``size`` bytes given to a sink have been passed on."""

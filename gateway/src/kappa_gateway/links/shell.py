@@ -82,13 +82,15 @@ class Stats(NamedTuple):
 class _Call:
     """An invocation that has no answer yet."""
 
-    __slots__ = ("future", "invoke", "on_data", "payload", "streaming_from")
+    __slots__ = ("future", "invoke", "on_data", "payload", "sink", "streaming_from")
 
     def __init__(self, invoke: frames.Invoke, payload: bytes, future: asyncio.Future[Answer], on_data: OnData | None) -> None:
         self.invoke = invoke
         self.payload = payload
         self.future = future
         self.on_data = on_data
+        self.sink: tuple[Link, int, int] | None = None
+        """Link, stream and epoch that pieces of its response are expected from."""
         self.streaming_from = 0
         """Number of the link from which pieces of its streamed response have been passed on."""
 
@@ -299,6 +301,11 @@ class InvocationPort:
         for stream, environment_id in supervisor.environments.items():
             self._of_environment[environment_id] = (supervisor, stream)
         self._apply(wanted)
+        for state in hello.environments:
+            call = self._calls.get(state.request_id)
+            if call is not None and call.on_data is not None:
+                # It went on while the link was down and no piece of it had come: its response begins on this one.
+                self._stream(call, call.on_data, supervisor, state.stream, state.accepted)
         self.news.supervisor_up(hello, spec)
         return supervisor
 
@@ -415,27 +422,35 @@ class InvocationPort:
 
     def _dispatch(self, effect: effects.Dispatch) -> None:
         call = self._calls[effect.request_id]
-        link = self._links[effect.link].link
+        supervisor = self._links[effect.link]
+        link = supervisor.link
         if call.on_data is not None:
-            self._stream(link, effect, call, call.on_data)
+            self._stream(call, call.on_data, supervisor, effect.stream, effect.epoch)
         link.send(FrameType.INVOKE, call.invoke, stream=effect.stream, epoch=effect.epoch, payload=call.payload)
 
-    def _stream(self, link: Link, effect: effects.Dispatch, call: _Call, on_data: OnData) -> None:
+    def _stream(self, call: _Call, on_data: OnData, supervisor: SupervisorLink, stream: int, epoch: int) -> None:
+        link = supervisor.link
+
         def passed_on(size: int) -> None:
-            link.grant(effect.stream, epoch=effect.epoch, size=size)
+            link.grant(stream, epoch=epoch, size=size)
 
         def sink(data: bytes) -> None:
-            call.streaming_from = effect.link
+            call.streaming_from = supervisor.number
             if call.future.done():
                 passed_on(len(data))  # nobody listens any more; the function is not to hang for it
             else:
                 on_data(data, passed_on)
 
-        link.stream_into(effect.stream, epoch=effect.epoch, sink=sink)
+        _expect_nothing(call)
+        call.sink = (link, stream, epoch)
+        link.stream_into(stream, epoch=epoch, sink=sink)
 
     def _fail(self, request_id: str, error: Exception) -> None:
         call = self._calls.pop(request_id, None)
-        if call is not None and not call.future.done():
+        if call is None:
+            return
+        _expect_nothing(call)
+        if not call.future.done():
             call.future.set_exception(error)
 
     # -- time ---------------------------------------------------------------------------------------------------------
@@ -472,3 +487,10 @@ class InvocationPort:
             self._timer = None
         for request_id in list(self._calls):
             self._fail(request_id, EnvironmentLostException("The gateway is stopping."))
+
+
+def _expect_nothing(call: _Call) -> None:
+    """An INVOKE that was refused, or an environment that was lost, leaves a sink behind; it would keep the payload."""
+    if call.sink is not None:
+        link, stream, epoch = call.sink
+        link.stream_nowhere(stream, epoch=epoch)

@@ -10,6 +10,7 @@ It refuses to decide where an environment parks, when it drains, or how one is s
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 from collections.abc import Callable
@@ -75,6 +76,25 @@ class _Answer(NamedTuple):
     result: Result
     payload: bytes
     transfer: Transfer | None
+    streamed: bool = False
+    """The pieces were the function's; ``payload`` is empty, or the error that it ended with."""
+
+
+class _PlatformError(msgspec.Struct):
+    """Key order as AWS's."""
+
+    errorType: str  # noqa: N815 - AWS's spelling
+    errorMessage: str  # noqa: N815
+
+
+def _truncated(answer: _Answer) -> _Answer:
+    """What is left of a streamed response whose pieces were lost with their link: it must not look like the whole."""
+    result = answer.result
+    if result.function_error:
+        return answer._replace(transfer=None)
+    error = _PlatformError("Runtime.TruncatedResponse", f"RequestId: {result.request_id} Error: Truncated response")
+    failed = msgspec.structs.replace(result, function_error="Unhandled", error_type=error.errorType)
+    return answer._replace(result=failed, payload=msgspec.json.encode(error), transfer=None)
 
 
 class _Unread(NamedTuple):
@@ -143,7 +163,8 @@ class LinkClient:
         """By stream: results that Parking has not had sent or dropped yet."""
         self._sending: dict[tuple[int, int], _Sending] = {}
         """By stream and epoch."""
-        self._streaming: dict[int, Transfer] = {}
+        self._streaming: dict[int, Transfer | None] = {}
+        """By stream; None where its gateway was out of reach when the response began."""
         self._linked = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._gone: asyncio.TimerHandle | None = None
@@ -216,20 +237,31 @@ class LinkClient:
         if running is None:
             return
         gateway_name, epoch = running
+        streamed = stream in self._streaming
         transfer = self._streaming.pop(stream, None)
         link = self._gateways[gateway_name].dialler.link
-        if transfer is None and link is not None and len(payload) > CHUNK:
-            self._send_ahead(link, stream, _Sending(gateway_name, _Answer(epoch, result, payload, None), then))
-        else:
-            self._finish(stream, _Answer(epoch, result, payload, transfer), then)
+        answer = _Answer(epoch, result, payload, transfer, streamed)
+        if not streamed and link is not None and len(payload) > CHUNK:
+            self._send_ahead(link, stream, _Sending(gateway_name, answer, then))
+            return
+        if transfer is not None and not transfer.over:
+            sending = self._sending[(stream, epoch)] = _Sending(gateway_name, answer, then)
+            sending.parked = True
+        self._finish(stream, answer, then)
 
     def respond(self, stream: int, *, on_drain: Callable[[], None]) -> Transfer | None:
-        """Send the response of what runs on this stream as it comes; ``finished`` ends it. None: its gateway is not linked."""
-        gateway_name, epoch = self._running[stream]
-        link = self._gateways[gateway_name].dialler.link
-        if link is None:
+        """Send the response of what runs on this stream as it comes; ``finished`` ends it. None: its gateway is not linked, or the
+        invocation is over."""
+        running = self._running.get(stream)
+        if running is None:
             return None
-        transfer = self._streaming[stream] = link.transfer(FrameType.RESULT, stream=stream, epoch=epoch, on_drain=on_drain)
+        gateway_name, epoch = running
+        link = self._gateways[gateway_name].dialler.link
+        transfer = None
+        if link is not None:
+            sent = functools.partial(self._streamed, stream, epoch)
+            transfer = link.transfer(FrameType.RESULT, stream=stream, epoch=epoch, on_drain=on_drain, on_sent=sent)
+        self._streaming[stream] = transfer
         return transfer
 
     def log(self, lines: list[LogLine]) -> None:
@@ -249,7 +281,7 @@ class LinkClient:
     def _send_ahead(self, link: Link, stream: int, sending: _Sending) -> None:
         """Send a long answer while its environment still counts as busy. Were it parked first, the next invocation could overtake
         the answer, and a connection that breaks between them would lose it."""
-        epoch, result, payload, _ = sending.answer
+        epoch, result, payload, *_ = sending.answer
         key = (stream, epoch)
 
         def nearly_sent() -> None:
@@ -269,16 +301,27 @@ class LinkClient:
         if transfer.write(memoryview(payload)[:-CHUNK]):
             nearly_sent()
 
+    def _streamed(self, stream: int, epoch: int) -> None:
+        """The end of a streamed response has been sent."""
+        sending = self._sending.pop((stream, epoch), None)
+        if sending is not None and sending.gone:
+            self._apply(self._parking.on_gone(stream, sending.gone, self._loop.time()))
+
     def _send_result(self, gateway_name: str, stream: int) -> None:
         answer = self._answers.pop(stream, None)
         gateway = self._gateways.get(gateway_name)
         if answer is None or gateway is None or (link := gateway.dialler.link) is None:
             return
-        epoch, result, payload, transfer = answer
+        epoch, result, payload, transfer, streamed = answer
         if transfer is not None and not transfer.over:
-            transfer.end(result, payload[-CHUNK:])
+            if streamed and result.function_error:
+                transfer.fail(result, payload)
+            else:
+                transfer.end(result, payload[-CHUNK:])
             return
-        link.send(FrameType.RESULT, result, stream=stream, epoch=epoch, payload=payload)
+        if streamed:
+            answer = _truncated(answer)
+        link.send(FrameType.RESULT, answer.result, stream=stream, epoch=epoch, payload=answer.payload)
         self._remember_unread(link, gateway_name, stream, answer)
 
     def _remember_unread(self, link: Link, gateway_name: str, stream: int, answer: _Answer) -> None:
@@ -314,6 +357,8 @@ class LinkClient:
             if sending.gateway == dialler.address:
                 del self._sending[key]
                 stream, answer = key[0], sending.answer._replace(transfer=None)
+                if answer.streamed:
+                    answer = _truncated(answer)
                 if sending.parked:
                     gateway.unread[stream] = _Unread(0, answer)
                 else:

@@ -102,7 +102,9 @@ class Environment:
         self.stream = 0
         self.log_stream = log_stream
         self.state: State = "new"
-        self.api = RuntimeApi(self, response_bytes=host.spec.response_bytes)
+        self.api = RuntimeApi(
+            self, response_bytes=host.spec.response_bytes, streamed_response_bytes=host.spec.streamed_response_bytes
+        )
         self.init_ms = 0.0
         """Of the last init that succeeded on its own; reported with the first invocation."""
         self.max_memory_mb = 0
@@ -280,7 +282,7 @@ class Environment:
     async def _finish(self, invocation: Invocation, outcome: Answer | Failure) -> tuple[Result, bytes]:
         """Accounts, the end of the log, the reset where one is due; the Result."""
         if invocation.streamer is not None:
-            await self._end_stream(invocation, outcome)
+            outcome = await self._end_stream(invocation.streamer, invocation, outcome)
         elapsed = (time.perf_counter() - invocation.began) * 1000
         init_ms, self.init_ms = self.init_ms, 0.0
         session = self._session
@@ -294,8 +296,7 @@ class Environment:
             if status == "timeout":
                 elapsed = min(elapsed, self._spec.timeout * 1000)
         elif outcome.too_large:
-            limit = self._spec.response_bytes
-            text = f"Response payload size exceeded maximum allowed payload size ({limit} bytes)."
+            text = f"Response payload size exceeded maximum allowed payload size ({outcome.too_large} bytes)."
             payload, error_type = _encode(_TooLarge(text)), "Function.ResponseSizeTooLarge"
         else:
             payload, error_type, content_type = outcome.body, outcome.error_type, outcome.content_type
@@ -332,13 +333,21 @@ class Environment:
         )
         return result, payload
 
-    async def _end_stream(self, invocation: Invocation, outcome: Answer | Failure) -> None:
-        assert invocation.streamer is not None
-        if isinstance(outcome, Failure):
-            # What came before the failure has been passed on; a taker that is slow now must not hold up the reset.
-            invocation.streamer.cancel()
-        await asyncio.wait((invocation.streamer,))
+    async def _end_stream(
+        self, streamer: asyncio.Task[None], invocation: Invocation, outcome: Answer | Failure
+    ) -> Answer | Failure:
+        """Wait until all that was streamed has been taken; what the invocation then ends in."""
+        left = 0.0  # what came before a failure has been passed on; a taker that is slow now must not hold up the reset
+        if isinstance(outcome, Answer):
+            # The function's time goes on until its response has left it, as on AWS.
+            left = max(invocation.deadline - self._loop.time(), _ANSWER_GRACE)
+        if not (await asyncio.wait((streamer,), timeout=left))[0]:
+            streamer.cancel()
+            await asyncio.wait((streamer,))
+            if isinstance(outcome, Answer):
+                outcome = Failure(error_type="Sandbox.Timedout", text=self._timeout_text(), status="timeout")
         invocation.streamer = None
+        return outcome
 
     def _log_failure(self, request_id: str, failure: Failure) -> None:
         lines, now = self._host.lines, time.time()

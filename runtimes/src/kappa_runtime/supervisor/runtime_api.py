@@ -22,12 +22,11 @@ from typing import Final, Protocol, cast
 import httptools
 import msgspec
 
+from kappa_core.limits import STREAMED_RESPONSE_BYTES
 from kappa_core.link.frames import Invoke
 from kappa_runtime.supervisor import http_answers as answers
 from kappa_runtime.supervisor.response_stream import ResponseStream
 
-STREAMED_RESPONSE_BYTES: Final = 200 * 1024 * 1024
-"""docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html, since July 2025."""
 HEADER_BYTES: Final = 1024 * 1024 + 64 * 1024
 """Clients put up to 1 MiB of X-Ray error cause into a header."""
 _ERROR_TYPE: Final = re.compile(r"(Runtime|Function)\.[A-Z][A-Za-z]+")
@@ -45,7 +44,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     failed: bool = False
     """Posted to ``/error``, or a stream that ended with an error in its trailers."""
     error_type: str = ""
-    too_large: bool = False
+    too_large: int = 0
+    """How many bytes it was allowed to have, if it had more."""
 
 
 class Listener(Protocol):
@@ -66,9 +66,12 @@ class Listener(Protocol):
 class RuntimeApi:
     """The server. ``port`` is known after ``listen``."""
 
-    def __init__(self, listener: Listener, *, response_bytes: int) -> None:
+    def __init__(
+        self, listener: Listener, *, response_bytes: int, streamed_response_bytes: int = STREAMED_RESPONSE_BYTES
+    ) -> None:
         self.listener = listener
         self.response_bytes = response_bytes
+        self.streamed_response_bytes = streamed_response_bytes
         self.port = 0
         self.hosts: frozenset[bytes] = frozenset()
         self.parked: Connection | None = None
@@ -313,13 +316,16 @@ class Connection(asyncio.Protocol):
         stream = ResponseStream(self._pause, self._resume)
         if self._api.listener.stream_started(stream, self.content_type.decode("latin-1")):
             self._stream = stream
-            self._limit = STREAMED_RESPONSE_BYTES
+            self._limit = self._api.streamed_response_bytes
 
     def on_body(self, body: bytes) -> None:
+        before = self._size
         self._size += len(body)
         if self._size > self._limit or self._refusal:
             if self._body:
                 self._body = []  # read on and forget
+            if self._stream is not None and before < self._limit:
+                self._stream.push(body[: self._limit - before])
         elif self._stream is not None:
             self._stream.push(body)
         else:
@@ -361,7 +367,7 @@ class Connection(asyncio.Protocol):
         api.running = b""
         self._out += answers.ACCEPTED
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        too_large = self._size > self._limit
+        too_large = self._limit if self._size > self._limit else 0
         content_type = self.content_type.decode("latin-1") or "application/json"
         if self._stream is not None:
             self._stream.end()

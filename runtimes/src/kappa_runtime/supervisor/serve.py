@@ -17,7 +17,10 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
-from kappa_core.link.frames import Invoke, LogLine
+import msgspec
+
+from kappa_core.link.frames import CHUNK, Invoke, LogLine
+from kappa_core.link.transport import Transfer
 from kappa_core.nursery import SupervisorOptions
 from kappa_core.spec import VersionSpec
 from kappa_runtime.link.client import End, LinkClient
@@ -232,6 +235,8 @@ class Supervisor:
             result, answer = await environment.invoke(invoke, payload, on_data=pieces.take if pieces is not None else None)
         except EnvironmentClosed:
             return  # GONE follows, or has gone out already, and names this invocation
+        if invoke.streaming and result.function_error:
+            answer = _short(answer)
         self._client.finished(stream, result, answer, then="park")
 
     def stop(self, stream: int, reason: str, /) -> None:
@@ -252,15 +257,37 @@ class Supervisor:
         self._client.gone(stream, reason)
 
 
+class _Error(msgspec.Struct):
+    errorType: str = "Function.Unknown"  # noqa: N815 - AWS's spelling
+    errorMessage: str = ""  # noqa: N815
+
+
+def _short(error: bytes) -> bytes:
+    """An error JSON that fits the one frame which ends a streamed response."""
+    if len(error) <= CHUNK:
+        return error
+    try:
+        kind = msgspec.json.decode(error, type=_Error).errorType[:256]
+    except msgspec.DecodeError:
+        kind = _Error.errorType
+    return msgspec.json.encode(_Error(kind, f"The error has {len(error)} bytes; a streamed response ends with at most {CHUNK}."))
+
+
 class _Pieces:
-    """Passes a streamed response on, as fast as the gateway takes it."""
+    """Passes a streamed response on, as fast as the gateway takes it. Nothing is begun for a function that does not stream."""
 
     def __init__(self, client: LinkClient, stream: int) -> None:
+        self._client = client
+        self._stream = stream
         self._room = asyncio.Event()
-        self._transfer = client.respond(stream, on_drain=self._room.set)
+        self._begun = False
+        self._transfer: Transfer | None = None
 
     async def take(self, data: bytes) -> None:
-        """A piece; returns when the next one may come. Dropped if the link was lost: the gateway has given the caller up."""
+        """A piece; returns when the next one may come. Dropped if the link was lost: the response then ends as a truncated one."""
+        if not self._begun:
+            self._begun = True
+            self._transfer = self._client.respond(self._stream, on_drain=self._room.set)
         transfer = self._transfer
         if transfer is None or transfer.over:
             return
