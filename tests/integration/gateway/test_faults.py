@@ -219,6 +219,19 @@ def test_reserved_concurrency_throttles_with_awss_reason(kappa: KappaDev) -> Non
     assert invoke(kappa, "narrow", {"n": 4})[1]["event"] == {"n": 4}
 
 
+def test_reserved_concurrency_of_zero_stops_the_next_invocation_but_no_dry_run(kappa: KappaDev) -> None:
+    kappa.create_function("closed", {"app.py": ODD})
+    client = kappa.client()
+    invoke(kappa, "closed", {})
+    client.put_function_concurrency(FunctionName="closed", ReservedConcurrentExecutions=0)
+    with pytest.raises(client.exceptions.TooManyRequestsException) as caught:
+        client.invoke(FunctionName="closed")
+    assert caught.value.response["Reason"] == "ReservedFunctionConcurrentInvocationLimitExceeded"
+    assert client.invoke(FunctionName="closed", InvocationType="DryRun")["StatusCode"] == 204
+    client.delete_function_concurrency(FunctionName="closed")
+    assert invoke(kappa, "closed", {"n": 6})[1]["event"] == {"n": 6}
+
+
 def raw(kappa: KappaDev, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(urlsplit(kappa.endpoint).netloc, timeout=10)
     connection.putrequest(method, path, skip_host=True)

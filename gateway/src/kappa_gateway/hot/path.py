@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
-from kappa_core.errors import LambdaError, ServiceException, ServiceUnavailableException
+from kappa_core.errors import LambdaError, ServiceException, ServiceUnavailableException, TooManyRequestsException
 from kappa_core.limits import Limits
 from kappa_core.link import frames
 from kappa_core.spec import VersionSpec
@@ -112,6 +112,9 @@ class HotPath(ABC):
             if request.invocation_type == "DryRun":
                 status = 204
                 await answer(send, status, [(b"x-amzn-requestid", request_id.encode())], b"")
+            elif route.reserved == 0:
+                # Not the scaler's to answer: environments from before may still be idle here.
+                raise TooManyRequestsException("ReservedFunctionConcurrentInvocationLimitExceeded")
             else:
                 try:
                     status = await self._run(route, request, event, send, request_id=request_id, started=started)
