@@ -1,6 +1,7 @@
 """The outer ASGI callable: what every request meets first, and the fork between the hot path and FastAPI.
 
-Order: the browser guard (a foreign web page gets no further), health and metrics, Invoke on its raw path, everything else to FastAPI.
+Order: the browser guard (a foreign web page gets no further), Invoke on its raw path, health and metrics, InvokeWithResponseStream, and
+everything else to FastAPI.
 It adds the access line where asked for, and decides nothing else.
 """
 
@@ -13,7 +14,8 @@ from typing import Any, Protocol
 from kappa_core.errors import LambdaError
 from kappa_gateway.auth.browser import BrowserGuard
 from kappa_gateway.hot.invoke import InvokePath
-from kappa_gateway.hot.request import INVOKE, Receive
+from kappa_gateway.hot.request import INVOKE, INVOKE_WITH_RESPONSE_STREAM, Receive
+from kappa_gateway.hot.stream import StreamPath
 from kappa_gateway.observe.access import AccessLog
 from kappa_gateway.observe.metrics import CONTENT_TYPE, Metrics
 from kappa_gateway.wire import REQUEST_ID_HEADER, error_response, new_request_id
@@ -36,6 +38,7 @@ class Gateway:
         *,
         guard: BrowserGuard,
         invoke: InvokePath,
+        stream: StreamPath,
         control_plane: Callable[[], Awaitable[Application]],
         metrics: Metrics,
         access_log: AccessLog | None,
@@ -43,6 +46,7 @@ class Gateway:
     ) -> None:
         self._guard = guard
         self._invoke = invoke
+        self._stream = stream
         self._control_plane = control_plane
         self._metrics = metrics
         self._access_log = access_log
@@ -83,6 +87,8 @@ class Gateway:
             await _whole(send, status, {"content-type": "text/plain; charset=utf-8"}, text.encode())
         elif path == "/metrics":
             await _whole(send, 200, {"content-type": CONTENT_TYPE}, self._metrics.render())
+        elif INVOKE_WITH_RESPONSE_STREAM.matches(scope["method"], path):
+            await self._stream(scope, receive, send)
         else:
             application = await self._control_plane()
             await application(scope, receive, send)

@@ -101,7 +101,7 @@ def test_a_server_without_raw_paths_is_served_from_the_decoded_one() -> None:
 def test_coverage_lists_every_operation_once_and_says_what_is_served() -> None:
     rows = coverage({"GetFunction": nothing})
     assert [row.operation for row in rows] == sorted(load_model().operations)
-    assert {row.operation for row in rows if row.implemented} == {"GetFunction", "Invoke"}
+    assert {row.operation for row in rows if row.implemented} == {"GetFunction", "Invoke", "InvokeWithResponseStream"}
     assert {row.operation for row in coverage([], hot=[]) if row.implemented} == set()
     by_arn = next(row for row in rows if row.operation == "GetLayerVersionByArn")
     assert (by_arn.method, by_arn.path) == ("GET", "/2018-10-31/layers?find=LayerVersion")

@@ -12,8 +12,8 @@ import msgspec
 
 from kappa_gateway.api.model import OperationName, ServiceModel, load_model
 
-HOT_OPERATIONS: Final = frozenset({OperationName("Invoke")})
-"""Served by the raw invoke path instead of the registry."""
+HOT_OPERATIONS: Final = frozenset({OperationName("Invoke"), OperationName("InvokeWithResponseStream")})
+"""Served by the raw hot path instead of the registry."""
 
 
 class Coverage(msgspec.Struct, frozen=True, kw_only=True):

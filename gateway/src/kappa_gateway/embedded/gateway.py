@@ -36,6 +36,7 @@ from kappa_gateway.embedded.specs import ServiceEndpoints, Specs
 from kappa_gateway.hot.index import FunctionIndex
 from kappa_gateway.hot.invoke import InvokePath
 from kappa_gateway.hot.path import Caller
+from kappa_gateway.hot.stream import StreamPath
 from kappa_gateway.hot.version import Version
 from kappa_gateway.observe.access import AccessLog
 from kappa_gateway.observe.metrics import Metrics
@@ -155,6 +156,13 @@ class EmbeddedGateway:
         self.application = Gateway(
             guard=BrowserGuard((*settings.allowed_hosts, settings.host)),
             invoke=InvokePath(
+                authenticate=self._caller,
+                router=index,
+                links=self.links.port,
+                limits=settings.limits,
+                in_flight=self.metrics.in_flight,
+            ),
+            stream=StreamPath(
                 authenticate=self._caller,
                 router=index,
                 links=self.links.port,
