@@ -193,15 +193,24 @@ class KappaDev:
                 return left
             time.sleep(0.02)
 
-    def client(self, service: str = "lambda", **config: Any) -> Any:
+    def client(
+        self,
+        service: str = "lambda",
+        *,
+        region: str = "us-east-1",
+        keys: tuple[str, str] = ("test", "test"),
+        session_token: str | None = None,
+        **config: Any,
+    ) -> Any:
         """A boto3 client of this gateway, closed with it. It never retries: a test wants the first answer."""
         settings = {"retries": {"total_max_attempts": 1}, "read_timeout": 60, "max_pool_connections": 64, **config}
         made = boto3.session.Session().client(
             service,
             endpoint_url=self.endpoint,
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
+            region_name=region,
+            aws_access_key_id=keys[0],
+            aws_secret_access_key=keys[1],
+            aws_session_token=session_token,
             config=botocore.config.Config(**settings),
         )
         self._clients.append(made)
