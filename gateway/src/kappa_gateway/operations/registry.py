@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from kappa_core.errors import ServiceException
-from kappa_core.ports.blobs import BlobError
-from kappa_core.ports.store import StoreError
+from kappa_core.ports.blobs import BlobError, BlobStoreUnavailable
+from kappa_core.ports.store import StoreError, StoreUnavailable
 from kappa_gateway.api.context import Operation, Params, RequestContext
 from kappa_gateway.operations import (
     account,
@@ -78,7 +78,8 @@ def _bound(implementation: Implementation, deps: Dependencies) -> Operation:
         try:
             return await implementation(deps, context, params)
         except (StoreError, BlobError) as error:
-            _log.exception("request %s: the store failed", context.request_id)
+            expected = isinstance(error, StoreUnavailable | BlobStoreUnavailable)  # the disk is full: no traceback helps
+            _log.error("request %s: the store failed: %s", context.request_id, error, exc_info=None if expected else error)
             raise ServiceException(f"The request could not be stored: {error}") from error
 
     return operation
