@@ -55,7 +55,7 @@ def test_reserved_names_are_refused_by_name() -> None:
 
 
 def test_a_null_character_is_refused_because_no_process_could_be_given_it() -> None:
-    with pytest.raises(InvalidParameterValueException, match="contains a null character. Variables: B$"):
+    with pytest.raises(InvalidParameterValueException, match=r"contains a null character. Variables: B$"):
         environment.check_variables({"A": "x", "B": "y\0z"})
 
 
