@@ -75,7 +75,8 @@ def strings(shape: Shape, *, alphabet: st.SearchStrategy[str]) -> st.SearchStrat
 
 def structures(shape: StructureShape, *, skip: frozenset[str] = frozenset()) -> st.SearchStrategy[dict[str, Any]]:
     """All required members of a structure and some of the others."""
-    required, optional = {}, {}
+    required: dict[str, st.SearchStrategy[Any]] = {}
+    optional: dict[str, st.SearchStrategy[Any]] = {}
     for name, member in shape.members.items():
         if name in skip:
             continue

@@ -90,7 +90,11 @@ class Supervised:
     ) -> tuple[Result, bytes]:
         """Invoke; ``frame`` are fields of the INVOKE frame. ``tail`` is asked for."""
         self._number += 1
-        values = {"request_id": f"00000000-0000-4000-8000-{self._number:012d}", "function_arn": ARN, "tail": True} | frame
+        values: dict[str, Any] = {
+            "request_id": f"00000000-0000-4000-8000-{self._number:012d}",
+            "function_arn": ARN,
+            "tail": True,
+        } | frame
         payload = json.dumps(event).encode() if raw is None else raw
         target = environment or self.environment
         async with asyncio.timeout(WAIT_SECONDS):
