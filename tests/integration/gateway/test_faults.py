@@ -272,6 +272,22 @@ def test_a_slow_client_holds_up_nobody(kappa: KappaDev, odd: str) -> None:
         assert invoke(kappa, odd, {"n": 5})[1]["event"] == {"n": 5}
 
 
+def test_endless_headers_are_refused_before_they_fill_memory(kappa: KappaDev) -> None:
+    host, port = urlsplit(kappa.endpoint).netloc.split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as endless:
+        endless.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+        sent = 0
+        try:
+            while sent < 10 * 1024 * 1024:
+                endless.sendall(b"X-More: " + b"x" * 4000 + b"\r\n")
+                sent += 4010
+            answer = endless.recv(1000)
+        except (BrokenPipeError, ConnectionResetError):
+            answer = b""
+    assert sent < 10 * 1024 * 1024
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -25,7 +25,7 @@ from kappa_core.ports.store import StoreError
 from kappa_gateway.embedded.banner import banner
 from kappa_gateway.embedded.data_dir import DataDir, DataDirError
 from kappa_gateway.embedded.gateway import EmbeddedGateway
-from kappa_gateway.http_writes import GatheringProtocol
+from kappa_gateway.http_protocol import LambdaHttpProtocol
 from kappa_gateway.links.server import ListenError
 from kappa_gateway.settings import Settings, is_loopback
 
@@ -70,7 +70,7 @@ async def _serve(settings: Settings, data_dir: DataDir, listener: socket.socket)
             on_listening=listening,
             config=uvicorn.Config(
                 gateway.application,
-                http=GatheringProtocol,
+                http=LambdaHttpProtocol,
                 loop="none",
                 ws="none",
                 lifespan="off",
