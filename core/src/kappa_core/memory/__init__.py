@@ -6,6 +6,7 @@ from outside. They refuse what the drivers refuse; what only a disk can do wrong
 
 from kappa_core.memory.blobs import MemoryBlobStore
 from kappa_core.memory.logs import MemoryLogStore
+from kappa_core.memory.queue import MemoryEventQueue
 from kappa_core.memory.store import MemoryResourceStore
 
-__all__ = ["MemoryBlobStore", "MemoryLogStore", "MemoryResourceStore"]
+__all__ = ["MemoryBlobStore", "MemoryEventQueue", "MemoryLogStore", "MemoryResourceStore"]

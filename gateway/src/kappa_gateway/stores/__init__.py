@@ -4,5 +4,6 @@
 ``sqlite``    ResourceStore
 ``announced`` the same for its own process: its writes are known at once, ahead of the watch
 ``logs``      LogStore, a ring of bounded size
+``queue``     EventQueue
 ``files``     BlobStore
 """
