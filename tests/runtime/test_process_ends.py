@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kappa_runtime.supervisor import process
 from supervised import Supervised, lives, need_namespaces, supervised
 
 WAYS = """
@@ -249,6 +250,32 @@ def handler(event, context):
             assert await function.returned() == [0, 0, 0, 0]
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("executed", [False, True], ids=["forked", "executed"])
+def test_what_the_supervisor_itself_holds_is_not_the_functions_memory(tmp_path: Path, executed: bool) -> None:
+    """A process that is executed begins as a copy of the supervisor, whose size must neither end it nor stand in its report."""
+    spec = {"variables": {"PYTHONNOUSERSITE": "1"}} if executed else {}
+
+    async def scenario() -> None:
+        async with supervised(tmp_path, WAYS, memory_mb=256, **spec) as function:
+            for _ in range(3):
+                result, _ = await function.invoke("os._exit(3)")
+                assert (result.error_type, result.max_memory_mb < 200) == ("Runtime.ExitError", True)
+
+    held = bytearray(b"x") * (300 << 20)
+    asyncio.run(scenario())
+    assert held
+
+
+def test_a_runtime_counts_as_executed_once_its_pipe_is_closed() -> None:
+    reading, writing = os.pipe()
+    try:
+        assert not process.executed(reading)
+    finally:
+        os.close(writing)
+    assert process.executed(reading)
+    os.close(reading)
 
 
 def test_shutdown_ends_an_invocation_that_runs(tmp_path: Path) -> None:

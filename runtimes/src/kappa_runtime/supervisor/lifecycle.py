@@ -428,7 +428,7 @@ class Environment:
 
     def memory_usage_kib(self) -> int:
         """Of the runtime and its descendants, now."""
-        return 0 if self._session is None or self._session.meter is None else self._session.meter.usage()
+        return 0 if self._session is None else self._session.memory_kib()
 
     def send_start_line(self) -> None:
         """START is sent with the line after it; who follows a long invocation must not wait that long."""

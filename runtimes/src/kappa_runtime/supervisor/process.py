@@ -13,6 +13,7 @@ import contextlib
 import errno
 import os
 import resource
+import select
 import signal
 import sys
 import threading
@@ -163,6 +164,13 @@ def launch_failure(reading: int) -> tuple[int, str] | None:
     except BlockingIOError:
         return None
     return (int(number), path) if number else None
+
+
+def executed(reading: int) -> bool:
+    """Whether ``spawn``'s child has left this program behind: its end of the pipe closes with the execution (or with its end)."""
+    poll = select.poll()
+    poll.register(reading, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Watch:

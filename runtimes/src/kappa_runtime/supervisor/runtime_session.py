@@ -13,7 +13,7 @@ from collections.abc import Callable
 from kappa_runtime.supervisor import process
 from kappa_runtime.supervisor.errors import SpawnFailed, ZygoteLost
 from kappa_runtime.supervisor.log_capture import LogBudget, LogCapture
-from kappa_runtime.supervisor.memory import MemoryMeter
+from kappa_runtime.supervisor.memory import MemoryMeter, resident_kib
 from kappa_runtime.supervisor.process import Ended, Launch, Watch
 from kappa_runtime.supervisor.zygote import Zygote
 
@@ -40,6 +40,8 @@ class RuntimeSession:
         self._on_lines = on_lines
         self._on_end = on_end
         self._failure = -1
+        self._executed = True
+        self._inherited_kib = 0
         self._watch: Watch | None = None
         self._capture: LogCapture | None = None
         self._reading = False
@@ -58,6 +60,8 @@ class RuntimeSession:
             if zygote is not None:
                 self.pid = await zygote.fork(environment_id, launch, log=writing, namespaces=namespaces, on_end=self._finish)
             else:
+                self._executed = False
+                self._inherited_kib = resident_kib(os.getpid())
                 self.pid, self._failure = process.spawn(launch, log=writing, namespaces=namespaces)
                 self._watch = Watch(self.pid, self._finish)
         except (SpawnFailed, ZygoteLost):
@@ -76,6 +80,12 @@ class RuntimeSession:
             self._reading = False
             asyncio.get_running_loop().remove_reader(self._capture.fd)
 
+    def memory_kib(self) -> int:
+        """What it and its descendants hold now. Nothing until it is executed: before, its pages are the supervisor's."""
+        if not self._executed and self._failure >= 0:
+            self._executed = process.executed(self._failure)
+        return self.meter.usage() if self.meter is not None and self._executed else 0
+
     def flush(self) -> None:
         """Take over all that has been printed until now."""
         if self._capture is not None:
@@ -83,7 +93,8 @@ class RuntimeSession:
 
     def _finish(self, ended: Ended) -> None:
         self.ended = ended
-        if self.meter is not None:
+        # Linux carries the peak of before the execution over into ru_maxrss; only what lies above it is the function's own.
+        if self.meter is not None and ended.peak_kib > self._inherited_kib:
             self.meter.peak_kib = max(self.meter.peak_kib, ended.peak_kib)
         if self._failure >= 0:
             self.launch_failure = process.launch_failure(self._failure)
