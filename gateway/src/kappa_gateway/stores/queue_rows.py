@@ -65,43 +65,28 @@ _FROM = "FROM events e JOIN functions f ON f.id = e.function"
 
 # -- in ------------------------------------------------------------------------------------------------------------
 def enqueue(connection: sqlite3.Connection, event: Event, *, now: int, due_ms: int, dedupe: str, bounds: Bounds) -> str:
-    """See the port."""
-    function = _function(connection, event, now=now)
-    if dedupe:
-        known = connection.execute(
-            "SELECT event_id FROM dedupe WHERE function = ? AND key = ? AND until_ms > ?", (function, dedupe, now)
-        ).fetchone()
-        if known is not None:
-            return str(known[0])
+    """See the port. Counts first, because that finds the function's row as well; a refusal undoes the whole."""
     payload = event.payload
     size = len(payload) + EVENT_OVERHEAD
-    hot = len(payload) <= HOT_BYTES
+    function, own = _count_in(connection, event, size=size, now=now)
+    (total,) = connection.execute("UPDATE queue SET bytes = bytes + ? RETURNING bytes", (size,)).fetchone()
+    known = _known(connection, event, function, dedupe=dedupe, now=now)
+    if known is not None:
+        _count_out(connection, function, depth=1, size=size, now=now)
+        return known
+    if own > bounds.total_bytes - (total - size):
+        raise QueueFull(f"the queue has no room for another event of {unqualified(event.function_arn)}")
+    hot = payload if len(payload) <= HOT_BYTES else None
     stored = connection.execute(
         "INSERT OR IGNORE INTO events (event_id, function, arn, trace_id, size, enqueued_ms, due_ms, epoch, note, payload)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, x'', ?)",
-        (
-            event.event_id,
-            function,
-            event.function_arn,
-            event.trace_id,
-            size,
-            now,
-            due_ms,
-            NOBODY,
-            payload if hot else None,
-        ),
+        (event.event_id, function, event.function_arn, event.trace_id, size, now, due_ms, NOBODY, hot),
     )
-    if stored.rowcount == 0:
-        return event.event_id  # it is here already
-    if not hot:
+    if stored.rowcount == 0:  # it is here already
+        _count_out(connection, function, depth=1, size=size, now=now)
+        return event.event_id
+    if hot is None:
         _put_large(connection, stored.lastrowid or 0, "payload", payload)
-    (total,) = connection.execute("UPDATE queue SET bytes = bytes + ? RETURNING bytes", (size,)).fetchone()
-    (own,) = connection.execute(
-        "UPDATE functions SET depth = depth + 1, bytes = bytes + ?, touched_ms = ? WHERE id = ? RETURNING bytes",
-        (size, now, function),
-    ).fetchone()
-    if own > bounds.total_bytes - (total - size):
-        raise QueueFull(f"the queue has no room for another event of {unqualified(event.function_arn)}")
     if dedupe:
         connection.execute(
             "INSERT OR REPLACE INTO dedupe VALUES (?, ?, ?, ?)", (function, dedupe, event.event_id, now + DEDUPE_MS)
@@ -109,15 +94,28 @@ def enqueue(connection: sqlite3.Connection, event: Event, *, now: int, due_ms: i
     return event.event_id
 
 
-def _function(connection: sqlite3.Connection, event: Event, *, now: int) -> int:
-    found = connection.execute("SELECT id FROM functions WHERE uid = ?", (event.function_uid,)).fetchone()
+def _count_in(connection: sqlite3.Connection, event: Event, *, size: int, now: int) -> tuple[int, int]:
+    """Count an event of ``size`` bytes into its function's books; the function's row, made where there is none, and its bytes."""
+    found = connection.execute(
+        "UPDATE functions SET depth = depth + 1, bytes = bytes + ?, touched_ms = ? WHERE uid = ? RETURNING id, bytes",
+        (size, now, event.function_uid),
+    ).fetchone()
     if found is not None:
-        return int(found[0])
+        return found[0], found[1]
     made = connection.execute(
-        "INSERT INTO functions (uid, arn, touched_ms) VALUES (?, ?, ?)",
-        (event.function_uid, unqualified(event.function_arn), now),
+        "INSERT INTO functions (uid, arn, depth, bytes, touched_ms) VALUES (?, ?, 1, ?, ?)",
+        (event.function_uid, unqualified(event.function_arn), size, now),
     )
-    return made.lastrowid or 0
+    return made.lastrowid or 0, size
+
+
+def _known(connection: sqlite3.Connection, event: Event, function: int, *, dedupe: str, now: int) -> str | None:
+    if not dedupe:
+        return None
+    known = connection.execute(
+        "SELECT event_id FROM dedupe WHERE function = ? AND key = ? AND until_ms > ?", (function, dedupe, now)
+    ).fetchone()
+    return None if known is None else str(known[0])
 
 
 # -- leases --------------------------------------------------------------------------------------------------------
