@@ -88,14 +88,26 @@ def rie(binary: Path, task: Path) -> Iterator[Address]:
         process.wait()
 
 
+class Floor(NamedTuple):
+    """The running echo server."""
+
+    address: Address
+    pid: int
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time since it started."""
+        return process_tree.table()[self.pid].cpu_seconds
+
+
 @contextmanager
-def floor() -> Iterator[Address]:
+def floor() -> Iterator[Floor]:
     """Run the echo server of `bench.floor`."""
     with subprocess.Popen(
         [sys.executable, "-m", "bench.floor"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        yield Address("127.0.0.1", int(process.stdout.readline()))
+        yield Floor(Address("127.0.0.1", int(process.stdout.readline())), process.pid)
 
 
 def _free_port() -> int:
