@@ -19,7 +19,7 @@ Region = NewType("Region", str)
 Sha256 = NewType("Sha256", str)
 """Lower-case hex; AWS's CodeSha256 is the same digest in base64."""
 
-Kind = Literal["Function", "FunctionVersion", "Alias", "LayerVersion", "EventSourceMapping"]
+Kind = Literal["Function", "FunctionVersion", "Alias", "LayerVersion", "EventSourceMapping", "EventInvokeConfig"]
 State = Literal["Pending", "Active", "Inactive", "Failed"]
 UpdateStatus = Literal["Successful", "Failed", "InProgress"]
 
@@ -250,7 +250,30 @@ class EventSourceMapping(msgspec.Struct, frozen=True, kw_only=True, rename="came
         return Key("EventSourceMapping", self.account, self.region, self.name)
 
 
-Resource = Function | FunctionVersion | Alias | LayerVersion | EventSourceMapping
+class EventInvokeConfig(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="EventInvokeConfig"):
+    """How asynchronous invocations of one qualifier of a function are retried, and who is told how they ended."""
+
+    account: AccountId
+    region: Region
+    name: str
+    """Of the function."""
+    qualifier: str
+    """``$LATEST``, a version number or an alias."""
+    function_uid: str
+    maximum_retry_attempts: int | None = None
+    maximum_event_age_seconds: int | None = None
+    on_success: str = ""
+    """Destination ARN; empty for none."""
+    on_failure: str = ""
+    modified_ms: int
+    meta: Meta = Meta()
+
+    @property
+    def key(self) -> Key:
+        return Key("EventInvokeConfig", self.account, self.region, self.name, self.qualifier)
+
+
+Resource = Function | FunctionVersion | Alias | LayerVersion | EventSourceMapping | EventInvokeConfig
 
 RESOURCE_TYPES: dict[Kind, type[Resource]] = {
     "Function": Function,
@@ -258,4 +281,5 @@ RESOURCE_TYPES: dict[Kind, type[Resource]] = {
     "Alias": Alias,
     "LayerVersion": LayerVersion,
     "EventSourceMapping": EventSourceMapping,
+    "EventInvokeConfig": EventInvokeConfig,
 }
