@@ -10,11 +10,11 @@ from collections.abc import Iterable
 
 from kappa_core.errors import InvalidParameterValueException, ResourceConflictException
 from kappa_core.names import is_version
-from kappa_core.resources import LATEST, Alias, Function, FunctionVersion
+from kappa_core.resources import LATEST, Alias, EventInvokeConfig, Function, FunctionVersion
 
 
-def belongs(child: FunctionVersion | Alias, function: Function | None) -> bool:
-    """Whether a version or alias is one of this function, and not what an earlier one of its name left behind."""
+def belongs(child: FunctionVersion | Alias | EventInvokeConfig, function: Function | None) -> bool:
+    """Whether a version, alias or configuration is one of this function, and not what an earlier one of its name left behind."""
     return function is not None and child.function_uid == function.meta.uid
 
 

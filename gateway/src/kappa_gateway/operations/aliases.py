@@ -97,6 +97,7 @@ async def delete_alias(deps: Dependencies, context: RequestContext, params: Para
         alias = await read_alias(deps.store, await read_function(deps.store, name), params["Name"])
         if alias is not None:
             await delete_quietly(deps.store, alias.key)
+            await delete_quietly(deps.store, msgspec.structs.replace(alias.key, kind="EventInvokeConfig"))
     return {}
 
 

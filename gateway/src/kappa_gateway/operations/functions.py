@@ -186,6 +186,7 @@ async def delete_function(deps: Dependencies, context: RequestContext, params: P
         version = await read_version(deps.store, function, name.qualifier)
         if version is not None:
             await delete_quietly(deps.store, version.key)
+            await delete_quietly(deps.store, msgspec.structs.replace(version.key, kind="EventInvokeConfig"))
             deps.settle.changed(version.key)
     return {"StatusCode": 204}
 

@@ -18,6 +18,7 @@ from kappa_gateway.operations import (
     aliases,
     concurrency,
     configuration,
+    event_invoke_configs,
     functions,
     layer_permissions,
     layers,
@@ -64,6 +65,11 @@ OPERATIONS: Final[Mapping[str, Implementation]] = {
     "PutFunctionConcurrency": concurrency.put_function_concurrency,
     "GetFunctionConcurrency": concurrency.get_function_concurrency,
     "DeleteFunctionConcurrency": concurrency.delete_function_concurrency,
+    "PutFunctionEventInvokeConfig": event_invoke_configs.put_function_event_invoke_config,
+    "UpdateFunctionEventInvokeConfig": event_invoke_configs.update_function_event_invoke_config,
+    "GetFunctionEventInvokeConfig": event_invoke_configs.get_function_event_invoke_config,
+    "DeleteFunctionEventInvokeConfig": event_invoke_configs.delete_function_event_invoke_config,
+    "ListFunctionEventInvokeConfigs": event_invoke_configs.list_function_event_invoke_configs,
     "GetAccountSettings": account.get_account_settings,
 }
 

@@ -19,7 +19,17 @@ import msgspec
 from kappa_core.errors import InvalidParameterValueException, LambdaError
 from kappa_core.ports.blobs import BlobError, BlobNotFound
 from kappa_core.ports.store import Conflict, NotFound, ResourceStore, StoreUnavailable
-from kappa_core.resources import Alias, Configuration, Function, FunctionStatus, FunctionVersion, Key, Resource, Sha256
+from kappa_core.resources import (
+    Alias,
+    Configuration,
+    EventInvokeConfig,
+    Function,
+    FunctionStatus,
+    FunctionVersion,
+    Key,
+    Resource,
+    Sha256,
+)
 from kappa_core.rules import publish, states
 from kappa_core.rules.deletion import belongs
 from kappa_core.rules.resolve import layer_digests
@@ -36,6 +46,9 @@ _RETRY_SECONDS: Final = 1.0
 """After the store could not be reached."""
 _REREAD_SECONDS: Final = 0.5
 """How often a waiter looks for itself: another process settles, and the watch that tells may just be broken."""
+
+_Child = FunctionVersion | Alias | EventInvokeConfig
+"""What goes with its function."""
 
 
 class Trees(Protocol):
@@ -151,10 +164,11 @@ class Settler:
         """What only a start looks at: leftovers of functions that are gone, and failures whose cause (a missing runtime, a full
         disk) may be gone as well."""
         versions, aliases = await self._store.list("FunctionVersion"), await self._store.list("Alias")
+        configs = await self._store.list("EventInvokeConfig")
         # Functions last: one that another gateway creates meanwhile must not look as if its version had outlived it.
         functions = {one.key: one for one in await self._store.list("Function") if isinstance(one, Function)}
-        for child in [*versions, *aliases]:
-            if isinstance(child, FunctionVersion | Alias) and not belongs(child, functions.get(_parent(child))):
+        for child in [*versions, *aliases, *configs]:
+            if isinstance(child, _Child) and not belongs(child, functions.get(_parent(child))):
                 await delete_quietly(self._store, child.key, resource_version=child.meta.resource_version)
         for resource in [*functions.values(), *versions]:
             if isinstance(resource, Function | FunctionVersion) and resource.status.last_update_status == "Failed":
@@ -295,12 +309,12 @@ class Settler:
     # -- what functions leave behind -----------------------------------------------------------------------------------
 
     async def _collect_children(self, key: Key) -> None:
-        for kind in ("Alias", "FunctionVersion"):
+        for kind in ("Alias", "FunctionVersion", "EventInvokeConfig"):
             for child in await self._store.list(kind, account=key.account, region=key.region, name=key.name):
-                if isinstance(child, FunctionVersion | Alias) and not belongs(child, await self._function_of(child)):
+                if isinstance(child, _Child) and not belongs(child, await self._function_of(child)):
                     await delete_quietly(self._store, child.key, resource_version=child.meta.resource_version)
 
-    async def _function_of(self, child: FunctionVersion | Alias) -> Function | None:
+    async def _function_of(self, child: _Child) -> Function | None:
         function = await self._store.get(_parent(child))
         return function if isinstance(function, Function) else None
 
@@ -331,7 +345,7 @@ def _settled(resource: Resource | None) -> bool:
     return not isinstance(resource, Function | FunctionVersion) or states.is_settled(resource.status)
 
 
-def _parent(child: FunctionVersion | Alias) -> Key:
+def _parent(child: _Child) -> Key:
     return Key("Function", child.account, child.region, child.name)
 
 
