@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Literal, cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Literal
 from urllib.parse import parse_qs, unquote
 
 import msgspec
@@ -67,7 +67,9 @@ def parse(scope: Mapping[str, Any], headers: Mapping[bytes, bytes], *, operation
     """Read path, query and headers. Raises ValidationException and InvalidRequestContentException in AWS's words."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     path = raw.decode("latin-1").rstrip("/")
-    name = unquote(path[len(operation.prefix) : -len(operation.suffix)])
+    name = path[len(operation.prefix) : -len(operation.suffix)]
+    if "%" in name:
+        name = unquote(name)
     query: bytes = scope["query_string"]
     qualifier = None
     if query:
@@ -75,24 +77,29 @@ def parse(scope: Mapping[str, Any], headers: Mapping[bytes, bytes], *, operation
         qualifier = values[0] if values else None
     kind = headers.get(b"x-amz-invocation-type", b"RequestResponse").decode("latin-1")
     log_type = headers.get(b"x-amz-log-type", b"None").decode("latin-1")
-    broken = [
-        f"Value '{value}' at '{where}' failed to satisfy constraint: Member must satisfy enum value set: [{', '.join(allowed)}]"
-        for value, where, allowed in ((kind, "invocationType", operation.types), (log_type, "logType", _LOG_TYPES))
-        if value not in allowed
-    ]
-    if broken:
-        word = "error" if len(broken) == 1 else "errors"
-        raise ValidationException(f"{len(broken)} validation {word} detected: {'; '.join(broken)}")
+    if kind not in operation.types or log_type not in _LOG_TYPES:
+        raise _outside(("invocationType", kind, operation.types), ("logType", log_type, _LOG_TYPES))
     context = headers.get(b"x-amz-client-context")
     return InvokeRequest(
         name,
         qualifier,
-        cast(InvocationType, kind),
+        kind,
         log_type == "Tail",
         _client_context(context) if context else "",
         headers.get(b"x-amzn-trace-id", b"").decode("latin-1") or new_trace_id(),
         headers.get(b"x-amz-tenant-id", b"").decode("latin-1"),
     )
+
+
+def _outside(*members: tuple[str, str, Sequence[str]]) -> ValidationException:
+    """For those members (name, value, allowed values) whose value is not allowed."""
+    broken = [
+        f"Value '{value}' at '{where}' failed to satisfy constraint: Member must satisfy enum value set: [{', '.join(allowed)}]"
+        for where, value, allowed in members
+        if value not in allowed
+    ]
+    word = "error" if len(broken) == 1 else "errors"
+    return ValidationException(f"{len(broken)} validation {word} detected: {'; '.join(broken)}")
 
 
 def _client_context(header: bytes) -> str:
