@@ -187,8 +187,8 @@ async def test_a_configuration_goes_with_its_version_alias_or_function(qualifier
         await plane("DeleteFunction", FunctionName="hello", Qualifier="1")
     elif qualifier is None:
         await plane("DeleteFunction", FunctionName="hello")
-        await plane.create()
         await plane.settler.idle()
+        await plane.create()
     with pytest.raises(ResourceNotFoundException):
         await plane("GetFunctionEventInvokeConfig", FunctionName="hello", **named)
     assert await plane("ListFunctionEventInvokeConfigs", FunctionName="hello") == {"FunctionEventInvokeConfigs": []}
