@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from html.parser import HTMLParser
 from typing import Any
 
 import msgspec
@@ -68,25 +70,61 @@ def test_a_summary_is_the_first_sentence() -> None:
     assert first_sentence("Creates version 1.0 of it. Then more.") == "Creates version 1.0 of it"
 
 
-async def fetch(path: str) -> tuple[int, bytes]:
+async def fetch(path: str) -> tuple[int, dict[bytes, bytes], bytes]:
     app = build_app({}, authenticator=Unverified(defaults=Defaults()), limits=Limits(), version="1.2.3")
     sent: list[dict[str, Any]] = []
+    body = asyncio.Queue[dict[str, Any]]()
+    body.put_nowait({"type": "http.request", "body": b""})
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b""}
+        return await body.get()  # after that the client stays and says nothing
 
     async def send(message: Any) -> None:
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": []}
     await app(scope, receive, send)
-    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+    return sent[0]["status"], dict(sent[0]["headers"]), b"".join(message.get("body", b"") for message in sent[1:])
 
 
-def test_the_documentation_pages_are_served() -> None:
-    status, page = asyncio.run(fetch("/docs"))
-    assert status == 200
-    assert b"/openapi.json" in page
-    status, document = asyncio.run(fetch("/openapi.json"))
+class Addresses(HTMLParser):
+    """What a page makes a browser load."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value for name, value in attrs if name in ("src", "href") and value is not None]
+
+
+def test_the_documentation_page_loads_nothing_from_elsewhere_and_all_that_it_loads_is_there() -> None:
+    status, headers, page = asyncio.run(fetch("/docs"))
+    assert (status, headers[b"content-type"]) == (200, b"text/html; charset=utf-8")
+    text = page.decode()
+    assert "//" not in re.sub(r"<!--.*?-->|^\s*//.*$", "", text, flags=re.MULTILINE)
+    assert "'self'" in headers[b"content-security-policy"].decode()
+    assert "http" not in headers[b"content-security-policy"].decode()
+    (document,) = re.findall(r"url: '([^']*)'", text)
+    loaded = [address for address in Addresses(text).found if not address.startswith("data:")]
+    assert len(loaded) == 2
+    for address in [document, *loaded]:
+        assert address.startswith("/")
+        status, _, body = asyncio.run(fetch(address))
+        assert status == 200
+        assert len(body) > 100_000
+
+
+def test_swagger_ui_reads_the_version_of_openapi_that_the_document_has() -> None:
+    _, _, script = asyncio.run(fetch("/docs/swagger-ui-bundle.js"))
+    assert DOCUMENT["openapi"].startswith("3.1.")
+    (major,) = set(re.findall(rb'PACKAGE_VERSION:"(\d+)\.', script))
+    assert int(major) >= 5
+
+
+def test_the_document_is_served() -> None:
+    status, _, document = asyncio.run(fetch("/openapi.json"))
     assert status == 200
     assert msgspec.json.decode(document) == DOCUMENT

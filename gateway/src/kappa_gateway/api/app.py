@@ -22,7 +22,7 @@ from starlette.types import Scope
 
 from kappa_core.errors import LambdaError, NotImplementedOperation, RequestEntityTooLargeException, UnknownOperationException
 from kappa_core.limits import CONTROL_REQUEST_BYTES, Limits
-from kappa_gateway.api import departures, openapi, validate
+from kappa_gateway.api import departures, docs, openapi, validate
 from kappa_gateway.api.context import Params, Registry, RequestContext
 from kappa_gateway.api.model import OperationModel, ServiceModel, load_model
 from kappa_gateway.api.parse import parse_query, parse_request
@@ -80,7 +80,7 @@ def build_app(
     unknown = registry.keys() - service.operations.keys()
     if unknown:
         raise ValueError(f"the service model has no operation {', '.join(sorted(unknown))}")
-    app = FastAPI(title="Kappa: the AWS Lambda API", version=version, docs_url="/docs", redoc_url=None, redirect_slashes=False)
+    app = FastAPI(title="Kappa: the AWS Lambda API", version=version, docs_url=None, redoc_url=None, redirect_slashes=False)
     plane = _ControlPlane(
         registry,
         authenticator=authenticator,
@@ -91,6 +91,7 @@ def build_app(
     )
     for operation in service.operations.values():
         app.router.routes.append(_OperationRoute(operation, plane))
+    docs.add_docs(app)
     app.openapi = openapi.generator(service, version=version)  # type: ignore[method-assign]  # FastAPI's documented extension point
     app.add_exception_handler(404, _unknown_operation)
     app.add_exception_handler(405, _unknown_operation)
