@@ -233,11 +233,12 @@ def test_over_140_characters_the_model_speaks_first() -> None:
     assert "less than or equal to 140" in str(error.message)
 
 
-def test_an_unknown_runtime_is_an_invalid_parameter() -> None:
-    error = refuse("CreateFunction", FUNCTION | {"Runtime": "cobol"})
+@pytest.mark.parametrize("runtime", ["cobol", pytest.param("custom", id="in the model for other uses")])
+def test_an_unknown_runtime_is_an_invalid_parameter(runtime: str) -> None:
+    error = refuse("CreateFunction", FUNCTION | {"Runtime": runtime})
     assert isinstance(error, InvalidParameterValueException)
     assert str(error.message).startswith(
-        "Value cobol at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: ["
+        f"Value {runtime} at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: ["
     )
     assert str(error.message).endswith("] or be a valid ARN")
 

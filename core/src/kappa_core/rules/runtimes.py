@@ -47,7 +47,7 @@ def check_runtime(runtime: str) -> None:
             "We recommend you use a supported runtime while creating or updating functions."
         )
     raise InvalidParameterValueException(
-        f"Value {runtime} at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: "
+        f"Value {runtime[:128]} at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: "
         f"[{', '.join(CREATABLE)}] or be a valid ARN"
     )
 

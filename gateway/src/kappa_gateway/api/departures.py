@@ -9,12 +9,12 @@ about what exists belong to the operations. Sources: [R] recorded answers, [Q] t
     EphemeralStorage.Size           at most 32768 (accelerators)        at most 10240 [Q]
     CreateFunction.FunctionName     at most 140 in every form           a bare name at most 64: InvalidParameterValueException [R]
     Runtime of Create and           an enum                             InvalidParameterValueException with "or be a valid ARN" [R];
-      UpdateFunctionConfiguration                                       those that AWS has closed are named as such [R]
+      UpdateFunctionConfiguration                                       those that AWS has closed are named as such [R];
+                                                                        which ones: kappa_core.rules.runtimes
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ import msgspec
 
 from kappa_core.errors import InvalidParameterValueException, LambdaError
 from kappa_core.limits import EPHEMERAL_MAX_MB, FUNCTION_NAME_LENGTH, Limits
+from kappa_core.rules.runtimes import check_runtime
 from kappa_gateway.api.model import OperationModel, Shape
 from kappa_gateway.api.validate import violation
 
@@ -54,25 +55,12 @@ def _bare_name_length(shape: Shape, value: Any) -> LambdaError | None:
     return InvalidParameterValueException(f"1 validation error detected: {sentence}")
 
 
-_CLOSED_RUNTIMES: Final = re.compile(
-    r"nodejs(4\.3|4\.3-edge|6\.10|8\.10|1[024]\.x)?|python(2\.7|3\.[67])|java8|dotnetcore.*|go1\.x|ruby2\..*"
-)
-"""In the model's enum, but not in the one recorded from AWS in November 2025 as creatable. Deprecated ones that AWS still takes
-(nodejs16.x, python3.8, …) are not here, nor is ``provided``, which costs nothing to run: whether a runtime is there is another question."""
-
-
-def _creatable_runtime(shape: Shape, value: Any) -> LambdaError | None:
-    if value in shape.enum and _CLOSED_RUNTIMES.fullmatch(value):
-        return InvalidParameterValueException(
-            f"The runtime parameter of {value} is no longer supported for creating or updating AWS Lambda functions. "
-            "We recommend you use a supported runtime while creating or updating functions."
-        )
-    if value in shape.enum:
-        return None
-    return InvalidParameterValueException(
-        f"Value {value[:128]} at 'runtime' failed to satisfy constraint: "
-        f"Member must satisfy enum value set: [{', '.join(shape.enum)}] or be a valid ARN"
-    )
+def _creatable_runtime(_: Shape, value: Any) -> LambdaError | None:
+    try:
+        check_runtime(value)
+    except InvalidParameterValueException as error:
+        return error
+    return None
 
 
 DEPARTURES: Final = (
