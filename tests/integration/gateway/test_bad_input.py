@@ -1,125 +1,36 @@
-"""What users and programs get wrong: each request gets AWS's code, status and sentence, and nothing of it stays behind.
-
-One gateway for the whole file. Around every test its functions, its used storage and the files under its data directory are compared,
-no environment may have been started, and an invocation must still work.
-"""
+"""What users and programs get wrong: each request gets AWS's code, status and sentence, and nothing of it stays behind."""
 
 from __future__ import annotations
 
 import base64
-import http.client
 import io
 import json
-import os
-import socket
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
-import botocore.exceptions
 import pytest
 
 from kappa_dev import ROLE, RUNTIME, KappaDev, zip_of
+from refusals import (
+    ARN,
+    EMPTY_ZIP,
+    FUNCTIONS,
+    GOOD,
+    INVOKE,
+    NO_ZIP,
+    PAYLOAD_BYTES,
+    TOO_LARGE,
+    client,
+    conversation,
+    no_trace,
+    refused,
+    send,
+    sentence,
+    witness,
+)
 
-FUNCTIONS = "/2015-03-31/functions"
-INVOKE = f"{FUNCTIONS}/witness/invocations"
-ARN = "arn:aws:lambda:us-east-1:000000000000:function"
-GOOD = zip_of({"app.py": "def handler(event, context):\n    return event\n"})
-STATUS = {
-    "AccessDeniedException": 403,
-    "InvalidParameterValueException": 400,
-    "InvalidRequestContentException": 400,
-    "NotImplementedException": 501,
-    "PreconditionFailedException": 412,
-    "RequestEntityTooLargeException": 413,
-    "ResourceConflictException": 409,
-    "ResourceNotFoundException": 404,
-    "SerializationException": 400,
-    "UnknownOperationException": 404,
-    "ValidationException": 400,
-}
-NO_ZIP = "Could not unzip uploaded file. Please check your file, then try to upload again."
-EMPTY_ZIP = "Uploaded file must be a non-empty zip"
-PAYLOAD_BYTES = 6 * 1024 * 1024
-TOO_LARGE = f"Request must be smaller than {PAYLOAD_BYTES} bytes for the InvokeFunction operation"
-
-
-@pytest.fixture(scope="module")
-def client(kappa: KappaDev) -> Any:
-    """boto3 that sends what it is told to, right or wrong."""
-    return kappa.client(parameter_validation=False)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def witness(kappa: KappaDev, client: Any) -> None:
-    """A function that has to survive everything here, its one environment already there."""
-    kappa.create_function("witness", {"app.py": "def handler(event, context):\n    return event\n"})
-    assert echoed(client, {"n": 0}) == {"n": 0}
-
-
-@pytest.fixture(autouse=True)
-def no_trace(kappa: KappaDev, client: Any, witness: None) -> Iterator[None]:
-    before = traces(kappa, client)
-    yield
-    assert traces(kappa, client) == before
-    assert echoed(client, {"still": "here"}) == {"still": "here"}
-
-
-def traces(kappa: KappaDev, client: Any) -> dict[str, Any]:
-    """Everything that a refused request might leave."""
-    listed = [(each["FunctionName"], each["RevisionId"]) for each in client.list_functions()["Functions"]]
-    folders = [kappa.data_dir / name for name in ("blobs", "trees/task", "trees/opt")]
-    metrics = send(kappa, "GET", "/metrics")[2].decode().splitlines()
-    return {
-        "functions": listed,
-        "layers": client.list_layers()["Layers"],
-        "usage": client.get_account_settings()["AccountUsage"],
-        "files": sorted(str(path) for folder in folders for path in folder.rglob("*")),
-        "environments": sum(float(line.split()[1]) for line in metrics if line.startswith("kappa_gateway_environments{")),
-        "waiting": [line for line in metrics if line.startswith(("kappa_gateway_waiting", "kappa_gateway_inflight"))],
-    }
-
-
-def echoed(client: Any, event: Any) -> Any:
-    answer = client.invoke(FunctionName="witness", Payload=json.dumps(event).encode())
-    assert "FunctionError" not in answer
-    return json.loads(answer["Payload"].read())
-
-
-def refused(client: Any, operation: str, code: str, /, **parameters: Any) -> str:
-    """The sentence with which boto3 gets an operation refused, as the exception class of the service model where there is one."""
-    with pytest.raises(botocore.exceptions.ClientError) as caught:
-        getattr(client, operation)(**parameters)
-    response = caught.value.response
-    assert (response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]) == (code, STATUS[code])
-    assert type(caught.value) is client.exceptions.from_code(code)
-    assert response["ResponseMetadata"]["RequestId"]
-    return str(response["Error"]["Message"])
-
-
-def send(
-    kappa: KappaDev, method: str, path: str, body: bytes = b"", headers: Mapping[str, str | bytes] | None = None
-) -> tuple[int, str, bytes]:
-    """Status, error type and body of a request that no SDK would send. A Content-Length in ``headers`` wins."""
-    connection = http.client.HTTPConnection(urlsplit(kappa.endpoint).netloc, timeout=20)
-    try:
-        connection.putrequest(method, path)
-        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            connection.putheader(name, value)
-        connection.endheaders(body)
-        answer = connection.getresponse()
-        return answer.status, answer.getheader("x-amzn-errortype") or "", answer.read()
-    finally:
-        connection.close()
-
-
-def sentence(answer: tuple[int, str, bytes], code: str) -> str:
-    """The message of a refusal, its status and code checked."""
-    status, error_type, body = answer
-    assert (status, error_type) == (STATUS[code], code), body
-    decoded = json.loads(body)
-    return str(decoded.get("message", decoded.get("Message")))
+__all__ = ["client", "no_trace", "witness"]
 
 
 # -- creating ---------------------------------------------------------------------------------------------------------------
@@ -544,82 +455,3 @@ def test_what_is_not_implemented_yet_says_so_and_pretends_nothing(
 )
 def test_kappas_own_routes_refuse_what_they_cannot_answer(kappa: KappaDev, path: str, status: int) -> None:
     assert send(kappa, "GET", path)[0] == status
-
-
-# -- HTTP itself ------------------------------------------------------------------------------------------------------------
-
-
-def conversation(kappa: KappaDev, *data: bytes) -> bytes:
-    """What the gateway answers to raw bytes until it closes the connection, or falls silent for half a second."""
-    parts = urlsplit(kappa.endpoint)
-    assert parts.hostname is not None
-    with socket.create_connection((parts.hostname, parts.port or 80), timeout=10) as connection:
-        for each in data:
-            try:
-                connection.sendall(each)
-            except OSError:
-                break  # it has said what it had to say
-        connection.settimeout(0.5)
-        answer = b""
-        try:
-            while received := connection.recv(65536):
-                answer += received
-        except OSError:
-            pass
-        return answer
-
-
-HEAD = f"POST {INVOKE} HTTP/1.1\r\nHost: 127.0.0.1\r\n".encode()
-HIDDEN = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-
-
-@pytest.mark.parametrize(
-    "request_bytes",
-    [
-        pytest.param(
-            HEAD + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + HIDDEN, id="a length and chunked"
-        ),
-        pytest.param(HEAD + b"Content-Length: 2\r\nContent-Length: 46\r\n\r\n{}" + HIDDEN, id="two lengths"),
-        pytest.param(HEAD + b"Content-Length: -2\r\n\r\n" + HIDDEN, id="negative length"),
-        pytest.param(HEAD + b"Content-Length: +2\r\n\r\n{}" + HIDDEN, id="length with a sign"),
-        pytest.param(HEAD + b"Content-Length : 2\r\n\r\n{}" + HIDDEN, id="blank before the colon"),
-        pytest.param(HEAD + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + HIDDEN, id="unknown encoding"),
-        pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n" + HIDDEN, id="chunk beyond any size"),
-        pytest.param(HEAD + b"X-Folded: a\r\n b\r\nContent-Length: 2\r\n\r\n{}" + HIDDEN, id="folded header"),
-        pytest.param(HEAD + b"X-Null: a\0b\r\nContent-Length: 2\r\n\r\n{}" + HIDDEN, id="null in a header"),
-        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + HIDDEN, id="TLS"),
-    ],
-)
-def test_an_ambiguous_request_is_refused_and_what_hides_behind_it_is_not_answered(kappa: KappaDev, request_bytes: bytes) -> None:
-    answer = conversation(kappa, request_bytes)
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert answer.count(b"HTTP/1.1 ") == 1
-
-
-def test_requests_in_one_packet_are_answered_each_and_in_order(kappa: KappaDev) -> None:
-    answer = conversation(kappa, b"".join(HEAD + b"Content-Length: 1\r\n\r\n" + str(number).encode() for number in range(3)))
-    bodies = [part.split(b"\r\n\r\n")[1] for part in answer.split(b"HTTP/1.1 200 OK\r\n")[1:]]
-    assert bodies == [b"0", b"1", b"2"]
-
-
-def test_a_request_without_or_with_two_hosts_is_refused(kappa: KappaDev) -> None:
-    for hosts in (b"", b"Host: 127.0.0.1\r\nHost: evil.example\r\n"):
-        answer = conversation(kappa, f"POST {INVOKE} HTTP/1.1\r\n".encode() + hosts + b"Content-Length: 2\r\n\r\n{}")
-        assert answer.startswith(b"HTTP/1.1 403 ")
-
-
-@pytest.mark.parametrize(
-    "path",
-    [f"{FUNCTIONS}/witness%2finvocations", "/%32015-03-31/functions/witness/invocations", f"{FUNCTIONS}/witness/invocation%73"],
-    ids=["encoded slash", "encoded prefix", "encoded suffix"],
-)
-def test_an_invoke_path_in_disguise_invokes_nothing(kappa: KappaDev, path: str) -> None:
-    assert send(kappa, "POST", path, b"1")[0] in (400, 404)
-
-
-def test_half_a_request_leaves_nothing_when_its_client_goes(kappa: KappaDev, client: Any) -> None:
-    parts = urlsplit(kappa.endpoint)
-    for body in (b"", b"{"):
-        with socket.create_connection((parts.hostname or "", parts.port or 80), timeout=10) as connection:
-            connection.sendall(HEAD + b"Content-Length: 100\r\n\r\n" + body)
-    assert echoed(client, os.getpid()) == os.getpid()
