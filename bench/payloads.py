@@ -9,6 +9,7 @@ from statistics import median
 
 from bench import servers, warm
 from bench.client import invocation
+from bench.emulator import Unavailable, rie_binary
 from bench.load import Plan, Seen, run
 from bench.report import Report
 
@@ -36,9 +37,9 @@ def measure(report: Report, *, scratch: Path, rie: Path | None, quick: bool) -> 
         targets = {"kappa": (warm.address_of(kappa), "echo")}
         why_not = ""
         try:
-            emulator = stack.enter_context(servers.rie(servers.rie_binary(rie), task))
+            emulator = stack.enter_context(servers.rie(rie_binary(rie), task))
             targets["rie"] = (emulator, servers.RIE_FUNCTION)
-        except servers.Unavailable as error:
+        except Unavailable as error:
             why_not = f"RIE: {error}"
         for label, size in SIZES.items():
             event = event_of(size)

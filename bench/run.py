@@ -41,7 +41,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
         "--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS), help="benchmarks to run, in this order"
     )
     parser.add_argument("--quick", action="store_true", help="a fraction of the time: to see that it works, not to quote")
-    parser.add_argument("--rie", type=Path, help="an aws-lambda-rie binary, instead of building one with go install")
+    parser.add_argument("--rie", type=Path, help="an aws-lambda-rie binary, instead of the one that is fetched")
     parser.add_argument("--check", action="store_true", help="exit with status 1 when a budget is missed")
     return parser.parse_args(given)
 

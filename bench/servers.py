@@ -1,13 +1,12 @@
 """What is measured beside Kappa: AWS's own emulator (RIE) with awslambdaric, and the echo floor; and what Kappa's processes cost.
 
-RIE is built once with `go install` into a cache directory. Where that is not possible the benchmarks run without it and say why: a
-ratio is only ever formed of two numbers of one run.
+Where RIE cannot be had (`bench/emulator.py`) the benchmarks run without it and say why: a ratio is only ever formed of two numbers
+of one run.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,19 +17,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.client import BlockingConnection, ConnectionLost
+from bench.emulator import Unavailable
 
 import process_tree
 from kappa_dev import KappaDev
 
-_RIE_MODULE = "github.com/aws/aws-lambda-runtime-interface-emulator/cmd/aws-lambda-rie@latest"
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kappa-bench"
-
 RIE_FUNCTION = "function"
 """The only function name RIE answers to."""
-
-
-class Unavailable(Exception):
-    """Something to compare with cannot run here; the message is one line."""
 
 
 class Address(NamedTuple):
@@ -38,27 +31,6 @@ class Address(NamedTuple):
 
     host: str
     port: int
-
-
-def rie_binary(given: Path | None) -> Path:
-    """The emulator: the given one, the one built before, or a new build. Raises Unavailable."""
-    if given is not None:
-        if not os.access(given, os.X_OK):
-            raise Unavailable(f"{given} is no executable")
-        return given
-    built = _CACHE / "bin" / "aws-lambda-rie"
-    if built.exists():
-        return built
-    if shutil.which("go") is None:
-        raise Unavailable("no go on PATH to build it with")
-    environment = os.environ | {"GOBIN": str(built.parent)}
-    ran = subprocess.run(["go", "install", _RIE_MODULE], env=environment, capture_output=True, text=True, check=False)
-    if ran.returncode != 0:
-        lines = [line.strip() for line in ran.stderr.splitlines() if line.strip()]
-        refused = next((line for line in lines if "403" in line or "404" in line or "410" in line), None)
-        reason = "the module proxy refuses the module" if refused else (lines or ["no reason given"])[-1]
-        raise Unavailable(f"go install failed: {reason}")
-    return built
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from bench import servers
 from bench.client import invocation
+from bench.emulator import Unavailable, rie_binary
 from bench.load import Plan, Seen, run
 from bench.report import Report
 
@@ -51,8 +52,8 @@ def measure(report: Report, *, scratch: Path, rie: Path | None, quick: bool) -> 
         why_not = ""
         emulator: servers.Address | None = None
         try:
-            emulator = stack.enter_context(servers.rie(servers.rie_binary(rie), task))
-        except servers.Unavailable as error:
+            emulator = stack.enter_context(servers.rie(rie_binary(rie), task))
+        except Unavailable as error:
             why_not = f"RIE: {error}"
 
         def load(where: servers.Address, function: str, *, connections: int, time: float) -> Seen:
