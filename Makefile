@@ -32,7 +32,7 @@ dev: $(STAMPS)/runtime $(STAMPS)/node-sdk
 # The packages that tests need are built while the linters run: on a fresh machine that is minutes.
 test: $(STAMPS)/dev
 	@$(MAKE) --no-print-directory -j2 lint fixtures
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q $(TESTS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q $(TESTS)
 
 fixtures: $(STAMPS)/dev $(STAMPS)/node-sdk
 	@tools/fixtures.sh
@@ -72,7 +72,7 @@ lock: $(STAMPS)/dev
 	$(LOCK) pyproject.toml requirements/setup.in --constraint requirements/dev.txt --output-file requirements/runtime.txt
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench/results
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench/results bench/.cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMPS)/runtime: requirements/runtime.txt pyproject.toml
