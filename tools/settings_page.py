@@ -40,6 +40,8 @@ def default_of(field: FieldInfo) -> str:
         return f"`{value.get_secret_value()}`"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        value = ",".join(f"{each:g}" if isinstance(each, float) else str(each) for each in value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return f"`{value.as_posix() if isinstance(value, PurePath) else value}`"

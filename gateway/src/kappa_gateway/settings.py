@@ -80,6 +80,29 @@ class Settings(BaseSettings):
     )
     timeout_max: int = Field(limits.TIMEOUT_MAX, ge=1, description="Longest function timeout that is accepted, in seconds.")
 
+    # -- asynchronous invocations ----------------------------------------------------------------------------------
+    async_concurrency: int = Field(
+        100, ge=1, description="Asynchronous events in hand at once; one function alone gets half of it."
+    )
+    async_retry_delays: Annotated[tuple[float, ...], NoDecode] = Field(
+        (60.0, 120.0), description="Seconds before the first and the second repetition after a function error."
+    )
+    async_throttle_delays: Annotated[tuple[float, ...], NoDecode] = Field(
+        (1.0, 300.0),
+        description="Shortest and longest delay in seconds after a throttle or an error of the platform; it doubles.",
+    )
+    async_delivery_delays: Annotated[tuple[float, ...], NoDecode] = Field(
+        (1.0, 5.0, 30.0, 120.0, 600.0),
+        description="Seconds between the attempts to reach a destination or dead-letter queue; after the last it is given up.",
+    )
+    async_queue_bytes: int = Field(
+        4 * 1024**3, ge=1024 * 1024, description="Bytes of events that may wait; one function alone gets half of it."
+    )
+    destination_access_key_id: str = Field(
+        "test", description="Key with which Kappa itself sends to destinations and dead-letter queues."
+    )
+    destination_secret_access_key: SecretStr = Field(SecretStr("test"), description="See destination_access_key_id.")
+
     # -- several gateways on one machine ---------------------------------------------------------------------------
     link: str | None = Field(
         None,
@@ -94,10 +117,26 @@ class Settings(BaseSettings):
     access_log: bool = Field(False, description="One JSON line per request on standard output.")
     log_bytes: int = Field(256 * 1024 * 1024, ge=1024 * 1024, description="Bytes of function logs that are kept; the oldest go.")
 
-    @field_validator("allowed_hosts", "peers", mode="before")
+    @field_validator(
+        "allowed_hosts", "peers", "async_retry_delays", "async_throttle_delays", "async_delivery_delays", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("async_retry_delays", "async_throttle_delays", "async_delivery_delays")
+    @classmethod
+    def _not_negative(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0 <= seconds < 1e9 for seconds in value):
+            raise ValueError("delays are numbers of seconds, separated by commas")
+        return value
+
+    @field_validator("async_throttle_delays")
+    @classmethod
+    def _two(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(value) != 2 or value[0] > value[1]:
+            raise ValueError("give the shortest and the longest delay, such as 1,300")
+        return value
 
     @field_validator("account")
     @classmethod

@@ -432,9 +432,8 @@ def test_an_unknown_operation_is_named_as_such(kappa: KappaDev, method: str, pat
         ),
         ("add_permission", {"FunctionName": "witness", "StatementId": "s", "Action": "lambda:InvokeFunction", "Principal": "*"}),
         ("create_function_url_config", {"FunctionName": "witness", "AuthType": "NONE"}),
-        ("invoke", {"FunctionName": "witness", "InvocationType": "Event"}),
     ],
-    ids=["ListEventSourceMappings", "CreateEventSourceMapping", "AddPermission", "CreateFunctionUrlConfig", "Event"],
+    ids=["ListEventSourceMappings", "CreateEventSourceMapping", "AddPermission", "CreateFunctionUrlConfig"],
 )
 def test_what_is_not_implemented_yet_says_so_and_pretends_nothing(
     client: Any, operation: str, parameters: dict[str, Any]

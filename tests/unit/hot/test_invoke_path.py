@@ -101,6 +101,7 @@ class Running:
             links=self,
             limits=Limits(),
             in_flight=self.in_flight,
+            events=self,
         )
         target = "/2015-03-31/functions/hello/invocations"
         scope = {"raw_path": target.encode(), "path": target, "query_string": b"", "headers": []}

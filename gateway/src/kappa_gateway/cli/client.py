@@ -80,6 +80,10 @@ class Client:
         finally:
             connection.close()
 
+    def ask(self, method: str, path: str, query: dict[str, str]) -> Any:
+        """One of Kappa's own routes that answer JSON."""
+        return json.loads(self._call(method, path, query)[1])
+
     def _call(
         self, method: str, path: str, query: dict[str, str], *, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> tuple[dict[str, str], bytes]:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from kappa_gateway.cli.client import Client, ClientError
+from kappa_gateway.cli.events import events
 
 ENDPOINT = click.option(
     "--endpoint-url",
@@ -127,6 +128,9 @@ def logs(function: str, follow: bool, since: str, request_id: str | None, endpoi
         _fail(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+main.add_command(events)
 
 
 @main.group()

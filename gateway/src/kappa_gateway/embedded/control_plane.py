@@ -21,7 +21,9 @@ from kappa_gateway.auth.identity import Authenticator
 from kappa_gateway.code.intake import CodeIntake
 from kappa_gateway.code.links import CodeLinks
 from kappa_gateway.code.s3 import S3Settings
+from kappa_gateway.embedded.events import EmbeddedEvents
 from kappa_gateway.native import build_router
+from kappa_gateway.native_events import build_events_router
 from kappa_gateway.operations.dependencies import Dependencies, OperationSettings
 from kappa_gateway.operations.locks import KeyedLocks
 from kappa_gateway.operations.registry import build_registry
@@ -46,6 +48,7 @@ def build_control_plane(
     store: ResourceStore,
     blobs: BlobStore,
     logs: LogStore,
+    events: EmbeddedEvents,
     settler: Settler,
     locks: KeyedLocks,
     authenticator: Authenticator,
@@ -86,5 +89,6 @@ def build_control_plane(
         identity = authenticator.identify(signed, now=time.time())
         return AccountId(identity.account), Region(identity.region)
 
+    app.include_router(build_events_router(queue=events.queue, wake=events.wake, scope=speaks_for))
     app.include_router(build_router(blobs=blobs, logs=logs, links=code_links, scope=speaks_for))
     return app

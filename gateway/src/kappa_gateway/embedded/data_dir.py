@@ -1,6 +1,7 @@
 """The data directory of an embedded gateway: its layout, its lock and its secret.
 
     functions.db    resources (SQLite, with -wal and -shm beside it)
+    events.db       asynchronous events that wait, and dead letters
     logs.db         function logs
     blobs/          archives by content
     trees/          unpacked archives and merged layers, made again when missing
@@ -52,6 +53,10 @@ class DataDir:
     @property
     def resources(self) -> Path:
         return self.root / "functions.db"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.db"
 
     @property
     def logs(self) -> Path:

@@ -29,6 +29,7 @@ from kappa_gateway.auth.session_keys import SessionKeys
 from kappa_gateway.code.links import CodeLinks
 from kappa_gateway.code.trees import CodeTrees
 from kappa_gateway.embedded.data_dir import DataDir
+from kappa_gateway.embedded.events import EmbeddedEvents
 from kappa_gateway.embedded.links import EmbeddedLinks
 from kappa_gateway.embedded.runtimes import Runtimes
 from kappa_gateway.embedded.sdks import sdk_variables
@@ -112,6 +113,9 @@ class EmbeddedGateway:
         self._closers.append(self.logs.close)
         self.metrics.count_dropped_log_lines(lambda: self.logs.dropped)
 
+        self.events = await EmbeddedEvents.open(settings, data_dir=data_dir)
+        self._closers.append(self.events.close)
+
         self._session_keys = SessionKeys(data_dir.secret)
         self._authenticator = self._make_authenticator()
         self._trees = await CodeTrees.open(data_dir.trees, self.blobs)
@@ -151,6 +155,9 @@ class EmbeddedGateway:
         self._follow(index.run(), "index")
         self._follow(self._settler.run(), "settler")
         self._closers.append(self._settler.stop)
+        self.events.employ(index=index, store=self.store, links=self.links.port, metrics=self.metrics)
+        self._closers.append(self.events.put_down)
+        self._follow(self.events.run(), "events")
         sweeper = Sweeper(store=self.store, blobs=self.blobs, trees=self._trees, clock=_epoch_ms)
         self._follow(sweeper.run(), "sweeper")
         self.application = Gateway(
@@ -161,6 +168,7 @@ class EmbeddedGateway:
                 links=self.links.port,
                 limits=settings.limits,
                 in_flight=self.metrics.in_flight,
+                events=self.events.intake,
             ),
             stream=StreamPath(
                 authenticate=self._caller,
@@ -243,6 +251,7 @@ class EmbeddedGateway:
             store=self.store,
             blobs=self.blobs,
             logs=self.logs,
+            events=self.events,
             settler=self._settler,
             locks=self._locks,
             authenticator=self._authenticator,

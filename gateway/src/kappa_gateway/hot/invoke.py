@@ -1,4 +1,4 @@
-"""Invoke: hands the event's bytes to the links and writes the answer, without a task and without parsing either.
+"""Invoke: hands the event's bytes to the links, or to the queue, and writes the answer, without a task and without parsing either.
 
 Stands behind :mod:`.path`, which has authenticated the request and found the version. A client that hangs up does not stop the function:
 the invocation is awaited to its end and accounted for, the answer goes nowhere.
@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import base64
 import time
-from typing import Any
+from typing import Any, Protocol
 
-from kappa_core.errors import NotImplementedOperation
+from kappa_core.limits import Limits
 from kappa_core.link import frames
-from kappa_gateway.hot.path import Headers, HotPath, Send, answer
+from kappa_gateway.hot.path import Authenticate, Headers, HotPath, InFlight, Links, Router, Send, answer
 from kappa_gateway.hot.request import INVOKE, InvokeRequest
 from kappa_gateway.hot.routes import Route
+
+
+class Events(Protocol):
+    """Takes asynchronous events; see kappa_gateway.events.intake."""
+
+    async def accept(self, *, request_id: str, function_key: str, function_arn: str, trace_id: str, payload: bytes) -> None: ...
 
 
 class InvokePath(HotPath):
@@ -22,13 +28,19 @@ class InvokePath(HotPath):
 
     operation = INVOKE
 
-    __slots__ = ()
+    __slots__ = ("_events",)
+
+    def __init__(
+        self, *, authenticate: Authenticate, router: Router, links: Links, limits: Limits, in_flight: InFlight, events: Events
+    ) -> None:
+        super().__init__(authenticate=authenticate, router=router, links=links, limits=limits, in_flight=in_flight)
+        self._events = events
 
     async def _run(
         self, route: Route[Any], request: InvokeRequest, event: bytes, send: Send, *, request_id: str, started: float
     ) -> int:
         if request.invocation_type == "Event":
-            raise NotImplementedOperation("Asynchronous invocations (InvocationType Event) are not implemented yet.")
+            return await self._accept(route, request, event, send, request_id=request_id)
         version = route.choose()
         spec = version.spec or await version.make_spec()
         result, payload = await self._links.invoke(
@@ -55,3 +67,20 @@ class InvokePath(HotPath):
         route.record(outcome, time.perf_counter() - started, cold=result.init_ms > 0)
         await answer(send, 200, headers, payload)
         return 200
+
+    async def _accept(self, route: Route[Any], request: InvokeRequest, event: bytes, send: Send, *, request_id: str) -> int:
+        """An asynchronous invocation: 202 once the event is durable. Its attempts are counted when they are made."""
+        await self._events.accept(
+            request_id=request_id,
+            function_key=route.function_key,
+            function_arn=route.function_arn,
+            trace_id=request.trace_id,
+            payload=event,
+        )
+        headers: Headers = [
+            (b"x-amzn-requestid", request_id.encode()),
+            (b"x-amzn-remapped-content-length", b"0"),
+            (b"x-amzn-trace-id", request.trace_id.encode("latin-1")),
+        ]
+        await answer(send, 202, headers, b"")
+        return 202

@@ -112,7 +112,7 @@ class HotPath(ABC):
             if request.invocation_type == "DryRun":
                 status = 204
                 await answer(send, status, [(b"x-amzn-requestid", request_id.encode())], b"")
-            elif route.reserved == 0:
+            elif route.reserved == 0 and request.invocation_type != "Event":
                 # Not the scaler's to answer: environments from before may still be idle here.
                 raise TooManyRequestsException("ReservedFunctionConcurrentInvocationLimitExceeded")
             else:
