@@ -248,7 +248,7 @@ class KappaDev:
         client = self.client()
         given: dict[str, Any] = {"Runtime": RUNTIME, "Handler": "app.handler", "Role": ROLE, "Timeout": 10, **parameters}
         client.create_function(FunctionName=name, Code={"ZipFile": zip_of(code, executable=["bootstrap"])}, **given)
-        client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
+        client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.05, "MaxAttempts": 1200})
         described: dict[str, Any] = client.get_function_configuration(FunctionName=name)
         return described
 

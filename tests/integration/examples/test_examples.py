@@ -36,17 +36,20 @@ def gateway(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kappa
         yield running
 
 
-@pytest.fixture
-def run_example(gateway: KappaDev, s3: str, tmp_path: Path) -> Callable[..., Path]:
-    """Copies an example, runs its README there and gives the folder with what the commands left."""
+@pytest.fixture(scope="module")
+def run_example(gateway: KappaDev, s3: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Copies an example, runs its README there, once, and gives the folder with what the commands left."""
+    left: dict[str, Path] = {}
 
     def run(name: str, **replace: str) -> Path:
-        folder = tmp_path / name
-        shutil.copytree(EXAMPLES / name, folder, ignore=shutil.ignore_patterns(*GENERATED))
-        adapted = {ENDPOINT: gateway.endpoint, S3_ENDPOINT: s3, r"python3\.11": RUNTIME} | replace
-        printed = run_readme(folder / "README.md", folder=folder, environment=gateway.environment(), replace=adapted)
-        (folder / "printed.txt").write_text(printed)
-        return folder
+        if name not in left:
+            folder = tmp_path_factory.mktemp(name) / name
+            shutil.copytree(EXAMPLES / name, folder, ignore=shutil.ignore_patterns(*GENERATED))
+            adapted = {ENDPOINT: gateway.endpoint, S3_ENDPOINT: s3, r"python3\.11": RUNTIME} | replace
+            printed = run_readme(folder / "README.md", folder=folder, environment=gateway.environment(), replace=adapted)
+            (folder / "printed.txt").write_text(printed)
+            left[name] = folder
+        return left[name]
 
     return run
 
@@ -78,9 +81,9 @@ def test_the_thumbnailer_scales_a_real_jpeg_with_the_pillow_in_its_zip(run_examp
 def test_an_image_that_cannot_be_read_is_a_function_error_with_the_authors_words(
     run_example: Callable[..., Path], gateway: KappaDev
 ) -> None:
-    run_example("thumbnailer", **{"function-name thumbnailer": "function-name thumbnailer-wrong"})
+    run_example("thumbnailer")
 
-    answer = gateway.client().invoke(FunctionName="thumbnailer-wrong", Payload=json.dumps({"image": "AAAA"}).encode())
+    answer = gateway.client().invoke(FunctionName="thumbnailer", Payload=json.dumps({"image": "AAAA"}).encode())
 
     error = json.loads(answer["Payload"].read())
     assert answer["FunctionError"] == "Unhandled"
@@ -139,11 +142,11 @@ def test_a_custom_runtime_that_reports_an_error_fails_the_invocation_and_lives_o
     run_example: Callable[..., Path], gateway: KappaDev
 ) -> None:
     need("curl", "sha256sum")
-    run_example("provided-shell", **{"function-name digest": "function-name digest-empty"})
+    run_example("provided-shell")
     client = gateway.client()
 
-    refused = client.invoke(FunctionName="digest-empty", Payload=b"{}")
-    answered = client.invoke(FunctionName="digest-empty", Payload=b'{"a": 1}')
+    refused = client.invoke(FunctionName="digest", Payload=b"{}")
+    answered = client.invoke(FunctionName="digest", Payload=b'{"a": 1}')
 
     assert refused["FunctionError"] == "Unhandled"
     assert json.loads(refused["Payload"].read())["errorType"] == "EmptyEvent"

@@ -30,7 +30,7 @@ def handler(event, context):
 
 @pytest.fixture(scope="module")
 def deployed(kappa: KappaDev, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A function created from a zip by the CLI, Active."""
+    """A function created from a zip by the CLI, Active, with a published version 1. Tests that change it use another one."""
     folder = tmp_path_factory.mktemp("code")
     (folder / "code.zip").write_bytes(zip_of({"app.py": HANDLER}))
     created = kappa.aws(
@@ -40,6 +40,7 @@ def deployed(kappa: KappaDev, tmp_path_factory: pytest.TempPathFactory) -> str:
     assert created["State"] == "Pending"
     assert created["CodeSha256"] == base64.b64encode(hashlib.sha256((folder / "code.zip").read_bytes()).digest()).decode()
     kappa.aws("lambda", "wait", "function-active-v2", "--function-name", "typed")
+    assert kappa.aws("lambda", "publish-version", "--function-name", "typed")["Version"] == "1"
     return "typed"
 
 
@@ -74,8 +75,6 @@ def test_a_dry_run_runs_nothing(kappa: KappaDev, deployed: str, tmp_path: Path) 
 
 def test_versions_aliases_and_arns_lead_to_what_they_name(kappa: KappaDev, deployed: str, tmp_path: Path) -> None:
     arn = f"arn:aws:lambda:us-east-1:000000000000:function:{deployed}"
-    published = kappa.aws("lambda", "publish-version", "--function-name", deployed)
-    assert published["Version"] == "1"
     kappa.aws("lambda", "create-alias", "--function-name", deployed, "--name", "live", "--function-version", "1")
     for name, arguments, version, seen in [
         (deployed, ("--qualifier", "1"), "1", f"{arn}:1"),
@@ -89,31 +88,35 @@ def test_versions_aliases_and_arns_lead_to_what_they_name(kappa: KappaDev, deplo
         assert (answer["ExecutedVersion"], result["version"], result["arn"]) == (version, version, seen)
 
 
-def test_new_code_and_a_new_configuration_serve_after_the_waiter(kappa: KappaDev, deployed: str, tmp_path: Path) -> None:
+def test_new_code_and_a_new_configuration_serve_after_the_waiter(kappa: KappaDev, tmp_path: Path) -> None:
+    kappa.create_function("renewed", {"app.py": HANDLER}, Environment={"Variables": {"GREETING": "hello"}}, Publish=True)
     (tmp_path / "new.zip").write_bytes(zip_of({"app.py": HANDLER.replace('"event": event', '"event": "new code"')}))
-    kappa.aws("lambda", "update-function-code", "--function-name", deployed, "--zip-file", f"fileb://{tmp_path}/new.zip")
-    kappa.aws("lambda", "wait", "function-updated-v2", "--function-name", deployed)
+    kappa.aws("lambda", "update-function-code", "--function-name", "renewed", "--zip-file", f"fileb://{tmp_path}/new.zip")
+    kappa.aws("lambda", "wait", "function-updated-v2", "--function-name", "renewed")
     kappa.aws(
-        "lambda", "update-function-configuration", "--function-name", deployed, "--environment", "Variables={GREETING=hi}",
+        "lambda", "update-function-configuration", "--function-name", "renewed", "--environment", "Variables={GREETING=hi}",
         "--timeout", "7", "--memory-size", "256",
     )  # fmt: skip
-    kappa.aws("lambda", "wait", "function-updated-v2", "--function-name", deployed)
-    _, result = invoke(kappa, tmp_path, deployed, payload={})
+    kappa.aws("lambda", "wait", "function-updated-v2", "--function-name", "renewed")
+    _, result = invoke(kappa, tmp_path, "renewed", payload={})
     assert (result["event"], result["greeting"]) == ("new code", "hi")
-    _, old = invoke(kappa, tmp_path, f"{deployed}:1", payload={})
+    _, old = invoke(kappa, tmp_path, "renewed:1", payload={})
     assert (old["event"], old["greeting"]) == ({}, "hello")
-    described = kappa.aws("lambda", "get-function-configuration", "--function-name", deployed)
+    described = kappa.aws("lambda", "get-function-configuration", "--function-name", "renewed")
     assert (described["Timeout"], described["MemorySize"]) == (7, 256)
 
 
-def test_an_alias_with_weights_sends_a_share_to_the_other_version(kappa: KappaDev, deployed: str) -> None:
-    kappa.aws("lambda", "publish-version", "--function-name", deployed)
+def test_an_alias_with_weights_sends_a_share_to_the_other_version(kappa: KappaDev) -> None:
+    kappa.create_function("weighed", {"app.py": HANDLER}, Publish=True)
+    client = kappa.client()
+    client.update_function_code(
+        FunctionName="weighed", ZipFile=zip_of({"app.py": "def handler(*_):\n    return 2\n"}), Publish=True
+    )
     kappa.aws(
-        "lambda", "create-alias", "--function-name", deployed, "--name", "canary", "--function-version", "1",
+        "lambda", "create-alias", "--function-name", "weighed", "--name", "canary", "--function-version", "1",
         "--routing-config", "AdditionalVersionWeights={2=0.5}",
     )  # fmt: skip
-    client = kappa.client()
-    seen = {client.invoke(FunctionName=deployed, Qualifier="canary")["ExecutedVersion"] for _ in range(40)}
+    seen = {client.invoke(FunctionName="weighed", Qualifier="canary")["ExecutedVersion"] for _ in range(40)}
     assert seen == {"1", "2"}
 
 
