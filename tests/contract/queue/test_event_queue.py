@@ -265,16 +265,6 @@ def test_a_dedupe_key_stores_one_event_for_five_minutes_even_when_it_is_done(ope
     run(opened, scenario)
 
 
-def test_the_same_id_is_queued_once(opened: Opener) -> None:
-    async def scenario(queue: EventQueue) -> None:
-        await queue.enqueue(event("e"))
-        await queue.enqueue(event("e"))
-        assert await lease_ids(queue) == ["e"]
-        assert [one.depth for one in await queue.stats()] == [1]
-
-    run(opened, scenario)
-
-
 def test_a_killed_event_is_a_dead_letter_that_nobody_leases(opened: Opener, clock: Clock) -> None:
     async def scenario(queue: EventQueue) -> None:
         await queue.enqueue(event("e", payload=b"[1]"))

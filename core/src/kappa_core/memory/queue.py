@@ -44,7 +44,14 @@ class _Row:
         self.reason = ("", "")
 
     def lease(self) -> Lease:
-        return Lease(event=self.event, epoch=self.epoch, enqueued_ms=self.enqueued_ms, leases=self.leases, note=self.note)
+        return Lease(
+            event=self.event,
+            number=self.number,
+            epoch=self.epoch,
+            enqueued_ms=self.enqueued_ms,
+            leases=self.leases,
+            note=self.note,
+        )
 
     def dead(self) -> Dead:
         assert self.killed_ms is not None
@@ -91,8 +98,6 @@ class MemoryEventQueue:
             known, until = self._dedupe.get((event.function_uid, dedupe), ("", 0))
             if until > now:
                 return known
-        if event.event_id in self._rows:
-            return event.event_id
         function = self._functions.setdefault(event.function_uid, _Function(unqualified(event.function_arn)))
         size = len(event.payload) + EVENT_OVERHEAD
         total = sum(each.live_bytes for each in self._functions.values())
@@ -261,7 +266,7 @@ class MemoryEventQueue:
     def _held(self, lease: Lease) -> _Row:
         self._check_open()
         row = self._rows.get(lease.event.event_id)
-        if row is None or row.killed_ms is not None or row.epoch != lease.epoch:
+        if row is None or row.number != lease.number or row.killed_ms is not None or row.epoch != lease.epoch:
             raise LeaseLost(f"event {lease.event.event_id} is no longer leased with epoch {lease.epoch}")
         return row
 

@@ -53,7 +53,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One asynchronous invocation."""
 
     event_id: str
-    """The request id that every attempt runs under; unique in the queue."""
+    """The request id that every attempt runs under. A new one for each event: the queue does not look for another of the same."""
     function_uid: str
     function_arn: str
     """As invoked: with the qualifier where one was given, so that an alias is resolved again at each attempt."""
@@ -65,6 +65,8 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """An event in somebody's hands. Everything said about it names its epoch."""
 
     event: Event
+    number: int
+    """The queue's own name of the event, never given to another one."""
     epoch: int
     """Rises with each lease of the queue."""
     enqueued_ms: int

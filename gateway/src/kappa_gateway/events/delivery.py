@@ -13,7 +13,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol, TypeVar
-from uuid import NAMESPACE_URL, uuid5
+from uuid import NAMESPACE_URL, uuid4, uuid5
 
 import msgspec
 
@@ -144,7 +144,7 @@ class AwsDelivery:
         try:
             route = await self._functions.find(Caller(account, region), name, qualifier)
             await self._intake.accept(
-                request_id=str(uuid5(NAMESPACE_URL, f"{ending.event_id} {delivery.arn}")),
+                request_id=str(uuid4()),
                 function_key=route.function_key,
                 function_arn=route.function_arn,
                 trace_id=event.trace_id,

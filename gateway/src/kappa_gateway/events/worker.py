@@ -110,7 +110,8 @@ class Worker:
         self._settings = settings
         self._clock_ms = clock_ms
         self._slots = Slots(settings.concurrency)
-        self._in_hand: dict[str, _InHand] = {}
+        self._in_hand: dict[int, _InHand] = {}
+        """By the queue's number of the event."""
         self._woken = asyncio.Event()
         self._stirred = True
         """Whether anything happened since the gauges were read."""
@@ -167,12 +168,12 @@ class Worker:
             await pause(self._woken, at_most=seconds)
 
     def _begin(self, lease: Lease) -> None:
-        known = self._in_hand.get(lease.event.event_id)
+        known = self._in_hand.get(lease.number)
         if known is not None:
             # Its lease ended while this process slept (a closed laptop). It still runs here, so it goes on under the new lease.
             known.lease = lease
             return
-        in_hand = self._in_hand[lease.event.event_id] = _InHand(lease)
+        in_hand = self._in_hand[lease.number] = _InHand(lease)
         self._slots.take(lease.event.function_uid)
         self._stirred = True
         in_hand.task = asyncio.create_task(self._handle(in_hand), name=f"event {lease.event.event_id}")
@@ -227,7 +228,7 @@ class Worker:
             _log.exception("working on event %s of %s failed unexpectedly", event.event_id, event.function_arn)
         finally:
             self._slots.release(event.function_uid)
-            del self._in_hand[event.event_id]
+            del self._in_hand[in_hand.lease.number]
             self.wake()
 
     async def _work_on(self, in_hand: _InHand) -> None:

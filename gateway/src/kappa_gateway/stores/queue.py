@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
 from kappa_core.ports.queue import Bounds, Dead, Event, FunctionStats, Lease, Leased, Waiting
 from kappa_gateway.stores import queue_rows
 from kappa_gateway.stores.database import Database, open_database
+from kappa_gateway.stores.gathering import Gathering
 
 SLICE: Final = 2_000
 """Rows that a purge or redrive touches in one transaction."""
@@ -29,6 +30,8 @@ class SqliteEventQueue:
         self._bounds = bounds
         self._clock_ms = clock_ms
         self._turn = -1
+        self._enqueues = Gathering[queue_rows.Arrival, str](database, self._enqueue)
+        self._acks = Gathering[Lease, None](database, self._ack)
 
     @classmethod
     async def open(
@@ -53,11 +56,7 @@ class SqliteEventQueue:
 
     async def enqueue(self, event: Event, /, *, delay_ms: int = 0, dedupe: str = "") -> str:
         now = self._clock_ms()
-        return await self._database.write(
-            lambda connection: queue_rows.enqueue(
-                connection, event, now=now, due_ms=now + delay_ms, dedupe=dedupe, bounds=self._bounds
-            )
-        )
+        return await self._enqueues(queue_rows.Arrival(event, now, now + delay_ms, dedupe))
 
     async def lease(self, limit: int, /, *, lease_ms: int, share: int, rooms: Mapping[str, int]) -> Leased:
         def work(connection: sqlite3.Connection) -> tuple[Leased, int]:
@@ -73,7 +72,7 @@ class SqliteEventQueue:
         await self._write(lambda connection, *, now: queue_rows.extend(connection, lease, due_ms=now + lease_ms, note=note))
 
     async def ack(self, lease: Lease, /) -> None:
-        await self._write(lambda connection, *, now: queue_rows.ack(connection, lease, now=now))
+        await self._acks(lease)
 
     async def nack(self, lease: Lease, /, *, after_ms: int, note: bytes | None = None) -> None:
         await self._write(lambda connection, *, now: queue_rows.nack(connection, lease, due_ms=now + after_ms, note=note))
@@ -113,6 +112,14 @@ class SqliteEventQueue:
     async def close(self) -> None:
         """Finish the writes under way, then close the file. Idempotent."""
         await self._database.close()
+        await self._enqueues.idle()
+        await self._acks.idle()
+
+    def _enqueue(self, connection: sqlite3.Connection, arrivals: Sequence[queue_rows.Arrival]) -> Sequence[str | Exception]:
+        return queue_rows.enqueue(connection, arrivals, bounds=self._bounds)
+
+    def _ack(self, connection: sqlite3.Connection, leases: Sequence[Lease]) -> Sequence[Exception | None]:
+        return queue_rows.ack(connection, leases, now=self._clock_ms())
 
     async def _write(self, work: Callable[..., None]) -> None:
         await self._database.write(lambda connection: work(connection, now=self._clock_ms()))

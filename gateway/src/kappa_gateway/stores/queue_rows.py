@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Iterable, Mapping
-from typing import Final, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Literal, NamedTuple
 
 from kappa_core.ports.queue import (
     DEDUPE_MS,
@@ -41,11 +41,13 @@ LAYOUT: Final = Layout(
                 done INTEGER NOT NULL DEFAULT 0, killed INTEGER NOT NULL DEFAULT 0, touched_ms INTEGER NOT NULL)""",
             # payload and note are NULL where they lie in large. AUTOINCREMENT: the order of arrival, never given twice.
             """CREATE TABLE events (
-                id INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL UNIQUE, function INTEGER NOT NULL, arn TEXT NOT NULL,
+                id INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL, function INTEGER NOT NULL, arn TEXT NOT NULL,
                 trace_id TEXT NOT NULL, size INTEGER NOT NULL, enqueued_ms INTEGER NOT NULL, due_ms INTEGER NOT NULL,
                 epoch INTEGER NOT NULL, leases INTEGER NOT NULL DEFAULT 0, killed_ms INTEGER, reason TEXT NOT NULL DEFAULT '',
                 detail TEXT NOT NULL DEFAULT '', note BLOB, payload BLOB)""",
             "CREATE INDEX due ON events (function, due_ms) WHERE killed_ms IS NULL",
+            # Of dead letters only: an index over random ids would cost every enqueue a page of its own.
+            "CREATE INDEX dead_ids ON events (event_id) WHERE killed_ms IS NOT NULL",
             "CREATE INDEX arrival ON events (function, killed_ms)",
             "CREATE TABLE large (event INTEGER NOT NULL, part TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (event, part))",
             """CREATE TABLE dedupe (
@@ -64,49 +66,87 @@ _FROM = "FROM events e JOIN functions f ON f.id = e.function"
 
 
 # -- in ------------------------------------------------------------------------------------------------------------
-def enqueue(connection: sqlite3.Connection, event: Event, *, now: int, due_ms: int, dedupe: str, bounds: Bounds) -> str:
-    """See the port. Counts first, because that finds the function's row as well; a refusal undoes the whole."""
-    payload = event.payload
-    size = len(payload) + EVENT_OVERHEAD
-    function, own = _count_in(connection, event, size=size, now=now)
-    (total,) = connection.execute("UPDATE queue SET bytes = bytes + ? RETURNING bytes", (size,)).fetchone()
-    known = _known(connection, event, function, dedupe=dedupe, now=now)
-    if known is not None:
-        _count_out(connection, function, depth=1, size=size, now=now)
-        return known
-    if own > bounds.total_bytes - (total - size):
-        raise QueueFull(f"the queue has no room for another event of {unqualified(event.function_arn)}")
-    hot = payload if len(payload) <= HOT_BYTES else None
+class Arrival(NamedTuple):
+    """One enqueue."""
+
+    event: Event
+    now: int
+    due_ms: int
+    dedupe: str
+
+
+class _Books:
+    """What a batch of enqueues or acknowledgements adds to the counts, written once at its end."""
+
+    __slots__ = ("_connection", "_functions", "total")
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._functions: dict[str, list[int]] = {}
+        """By uid: row, bytes before, events added, bytes added, and when."""
+        (self.total,) = connection.execute("SELECT bytes FROM queue").fetchone()
+
+    def function(self, event: Event, *, now: int) -> list[int]:
+        """The books of an event's function, begun where there are none."""
+        books = self._functions.get(event.function_uid)
+        if books is None:
+            found = self._connection.execute("SELECT id, bytes FROM functions WHERE uid = ?", (event.function_uid,)).fetchone()
+            if found is None:
+                made = self._connection.execute(
+                    "INSERT INTO functions (uid, arn, touched_ms) VALUES (?, ?, ?)",
+                    (event.function_uid, unqualified(event.function_arn), now),
+                )
+                found = (made.lastrowid, 0)
+            books = self._functions[event.function_uid] = [*found, 0, 0, now]
+        return books
+
+    def write(self) -> None:
+        added = 0
+        for function, _, depth, size, now in self._functions.values():
+            added += size
+            self._connection.execute(
+                "UPDATE functions SET depth = depth + ?, bytes = bytes + ?, touched_ms = ? WHERE id = ?",
+                (depth, size, now, function),
+            )
+        self._connection.execute("UPDATE queue SET bytes = bytes + ?", (added,))
+
+
+def enqueue(connection: sqlite3.Connection, arrivals: Sequence[Arrival], *, bounds: Bounds) -> list[str | Exception]:
+    """See the port; each gets its id or QueueFull."""
+    books = _Books(connection)
+    answers: list[str | Exception] = []
+    for event, now, due_ms, dedupe in arrivals:
+        function = books.function(event, now=now)
+        known = _known(connection, event, function[0], dedupe=dedupe, now=now)
+        if known is not None:
+            answers.append(known)
+            continue
+        size = len(event.payload) + EVENT_OVERHEAD
+        if function[1] + function[3] + size > bounds.total_bytes - books.total:
+            answers.append(QueueFull(f"the queue has no room for another event of {unqualified(event.function_arn)}"))
+            continue
+        _insert(connection, event, function[0], size=size, now=now, due_ms=due_ms)
+        if dedupe:
+            connection.execute(
+                "INSERT OR REPLACE INTO dedupe VALUES (?, ?, ?, ?)", (function[0], dedupe, event.event_id, now + DEDUPE_MS)
+            )
+        function[2] += 1
+        function[3] += size
+        books.total += size
+        answers.append(event.event_id)
+    books.write()
+    return answers
+
+
+def _insert(connection: sqlite3.Connection, event: Event, function: int, *, size: int, now: int, due_ms: int) -> None:
+    hot = event.payload if len(event.payload) <= HOT_BYTES else None
     stored = connection.execute(
-        "INSERT OR IGNORE INTO events (event_id, function, arn, trace_id, size, enqueued_ms, due_ms, epoch, note, payload)"
+        "INSERT INTO events (event_id, function, arn, trace_id, size, enqueued_ms, due_ms, epoch, note, payload)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, x'', ?)",
         (event.event_id, function, event.function_arn, event.trace_id, size, now, due_ms, NOBODY, hot),
     )
-    if stored.rowcount == 0:  # it is here already
-        _count_out(connection, function, depth=1, size=size, now=now)
-        return event.event_id
     if hot is None:
-        _put_large(connection, stored.lastrowid or 0, "payload", payload)
-    if dedupe:
-        connection.execute(
-            "INSERT OR REPLACE INTO dedupe VALUES (?, ?, ?, ?)", (function, dedupe, event.event_id, now + DEDUPE_MS)
-        )
-    return event.event_id
-
-
-def _count_in(connection: sqlite3.Connection, event: Event, *, size: int, now: int) -> tuple[int, int]:
-    """Count an event of ``size`` bytes into its function's books; the function's row, made where there is none, and its bytes."""
-    found = connection.execute(
-        "UPDATE functions SET depth = depth + 1, bytes = bytes + ?, touched_ms = ? WHERE uid = ? RETURNING id, bytes",
-        (size, now, event.function_uid),
-    ).fetchone()
-    if found is not None:
-        return found[0], found[1]
-    made = connection.execute(
-        "INSERT INTO functions (uid, arn, depth, bytes, touched_ms) VALUES (?, ?, 1, ?, ?)",
-        (event.function_uid, unqualified(event.function_arn), size, now),
-    )
-    return made.lastrowid or 0, size
+        _put_large(connection, stored.lastrowid or 0, "payload", event.payload)
 
 
 def _known(connection: sqlite3.Connection, event: Event, function: int, *, dedupe: str, now: int) -> str | None:
@@ -148,6 +188,7 @@ def lease(
         leases.append(
             Lease(
                 event=_event(connection, row),
+                number=row_id,
                 epoch=epoch,
                 enqueued_ms=row[6],
                 leases=row[7],
@@ -210,11 +251,29 @@ def nack(connection: sqlite3.Connection, lease: Lease, *, due_ms: int, note: byt
     _put_note(connection, row_id, note)
 
 
-def ack(connection: sqlite3.Connection, lease: Lease, *, now: int) -> None:
-    """See the port."""
-    row_id, function, size = _held(connection, lease)
-    _delete(connection, [row_id])
-    _count_out(connection, function, depth=1, size=size, done=1, now=now)
+def ack(connection: sqlite3.Connection, leases: Sequence[Lease], *, now: int) -> list[Exception | None]:
+    """See the port; each gets None or LeaseLost."""
+    answers: list[Exception | None] = []
+    gone: dict[int, list[int]] = {}
+    for lease in leases:
+        row = connection.execute(
+            "DELETE FROM events WHERE id = ? AND epoch = ? AND killed_ms IS NULL"
+            " RETURNING function, size, payload IS NULL OR note IS NULL",
+            (lease.number, lease.epoch),
+        ).fetchone()
+        if row is None:
+            answers.append(_lost(lease))
+            continue
+        function, size, large = row
+        if large:
+            connection.execute("DELETE FROM large WHERE event = ?", (lease.number,))
+        counts = gone.setdefault(function, [0, 0])
+        counts[0] += 1
+        counts[1] += size
+        answers.append(None)
+    for function, (count, size) in gone.items():
+        _count_out(connection, function, depth=count, size=size, done=count, now=now)
+    return answers
 
 
 def kill(connection: sqlite3.Connection, lease: Lease, *, reason: str, detail: str, now: int) -> None:
@@ -236,22 +295,29 @@ def release(connection: sqlite3.Connection, *, now: int) -> None:
 def _held(connection: sqlite3.Connection, lease: Lease) -> tuple[int, int, int]:
     """Row, function and size of a leased event. Raises LeaseLost."""
     row = connection.execute(
-        "SELECT id, function, size FROM events WHERE event_id = ? AND epoch = ? AND killed_ms IS NULL",
-        (lease.event.event_id, lease.epoch),
+        "SELECT id, function, size FROM events WHERE id = ? AND epoch = ? AND killed_ms IS NULL", (lease.number, lease.epoch)
     ).fetchone()
     if row is None:
-        raise LeaseLost(f"event {lease.event.event_id} is no longer leased with epoch {lease.epoch}")
+        raise _lost(lease)
     return row[0], row[1], row[2]
+
+
+def _lost(lease: Lease) -> LeaseLost:
+    return LeaseLost(f"event {lease.event.event_id} is no longer leased with epoch {lease.epoch}")
 
 
 # -- for people ----------------------------------------------------------------------------------------------------
 def find(connection: sqlite3.Connection, event_id: str) -> Waiting | Dead | None:
-    """See the port."""
-    row = connection.execute(
-        f"SELECT {_EVENT}, e.leases, e.due_ms, e.killed_ms, e.reason, e.detail {_FROM} WHERE e.event_id = ?",
-        (event_id,),
-    ).fetchone()
-    if row is None:
+    """See the port. A dead letter is looked up, what waits is searched for: only people ask."""
+    for state in ("IS NOT NULL", "IS NULL"):
+        row = connection.execute(
+            f"SELECT {_EVENT}, e.leases, e.due_ms, e.killed_ms, e.reason, e.detail {_FROM}"
+            f" WHERE e.event_id = ? AND e.killed_ms {state}",
+            (event_id,),
+        ).fetchone()
+        if row is not None:
+            break
+    else:
         return None
     event = _event(connection, row)
     if row[9] is None:
