@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, cast
 
 import httptools
@@ -40,13 +40,14 @@ def invocation(function: str, *, qualifier: str | None = None) -> str:
     return f"/2015-03-31/functions/{function}/invocations" + (f"?Qualifier={qualifier}" if qualifier else "")
 
 
-def request_bytes(path: str, body: bytes, *, address: tuple[str, int]) -> bytes:
+def request_bytes(path: str, body: bytes, *, address: tuple[str, int], headers: Mapping[str, str] | None = None) -> bytes:
     """A whole POST request."""
     head = (
         f"POST {path} HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nContent-Type: application/json\r\n"
-        f"X-Amz-Date: 20260101T000000Z\r\nAuthorization: {AUTHORIZATION}\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"X-Amz-Date: 20260101T000000Z\r\nAuthorization: {AUTHORIZATION}\r\nContent-Length: {len(body)}\r\n"
     )
-    return head.encode() + body
+    more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+    return f"{head}{more}\r\n".encode() + body
 
 
 class _Response:

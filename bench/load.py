@@ -40,6 +40,10 @@ class Plan:
     """The exact body of a right answer; None takes any."""
     timeout: float = 60.0
     """Seconds for one answer."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Beside those of an SDK."""
+    status: int = 200
+    """Of a right answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +56,7 @@ class Seen:
     """All, with warm-up: what CPU time is divided by."""
     seconds: float
     failures: dict[str, int] = field(default_factory=dict)
-    """Status codes other than 200, `function error`, `wrong answer`, `connection lost`."""
+    """Other status codes, `function error`, `wrong answer`, `connection lost`."""
     p50_ms: float = 0.0
     p95_ms: float = 0.0
     p99_ms: float = 0.0
@@ -83,11 +87,11 @@ def summarise(latencies_ns: list[int], *, sent: int, seconds: float, failures: C
     )
 
 
-def judge(answer: Answer | None, expect: bytes | None) -> str | None:
+def judge(answer: Answer | None, expect: bytes | None, *, status: int) -> str | None:
     """The name of the failure, or None for a right answer."""
     if answer is None:
         return "connection lost"
-    if answer.status != 200:
+    if answer.status != status:
         return str(answer.status)
     if answer.function_error:
         return "function error"
@@ -101,7 +105,7 @@ def one_at_a_time(plan: Plan) -> Seen:
     address = (plan.host, plan.port)
     expect = None if plan.expect is None else plan.expect.encode()
     connection = BlockingConnection(address, timeout=plan.timeout)
-    request = request_bytes(plan.paths[0], plan.body.encode(), address=address)
+    request = request_bytes(plan.paths[0], plan.body.encode(), address=address, headers=plan.headers)
     latencies: list[int] = []
     failures: Counter[str] = Counter()
     sent = 0
@@ -122,7 +126,7 @@ def one_at_a_time(plan: Plan) -> Seen:
             connection = BlockingConnection(address, timeout=plan.timeout)
         now = clock()
         sent += 1
-        failure = judge(answer, expect)
+        failure = judge(answer, expect, status=plan.status)
         if failure is not None:
             failures[failure] += 1
         elif begun >= measured_from:
@@ -146,7 +150,7 @@ async def many_at_once(plan: Plan) -> Seen:
     measured_from = end = 0
 
     async def open_connection(path: str) -> None:
-        request = request_bytes(path, plan.body.encode(), address=address)
+        request = request_bytes(path, plan.body.encode(), address=address, headers=plan.headers)
         done: asyncio.Future[None] = loop.create_future()
         begun = 0
         left = plan.requests
@@ -161,7 +165,7 @@ async def many_at_once(plan: Plan) -> Seen:
 
         def answered(answer: Answer | None) -> None:
             now = clock()
-            failure = judge(answer, expect)
+            failure = judge(answer, expect, status=plan.status)
             if failure is not None:
                 failures[failure] += 1
             elif begun >= measured_from:

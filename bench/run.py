@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from bench import cold, defined, payloads, soak, start, warm
+from bench import cold, defined, enqueue, payloads, soak, start, warm
 from bench.report import Report
 
 
@@ -30,6 +30,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "cold": cold.measure,
     "payloads": payloads.measure,
     "defined": defined.measure,
+    "enqueue": enqueue.measure,
     "soak": soak.measure,
 }
 
