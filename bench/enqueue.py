@@ -48,7 +48,7 @@ def _accept(report: Report, scratch: Path, *, quick: bool) -> None:
         kappa.create_function("stamp", {"app.py": STAMP}, Environment={"Variables": {"STAMPS": str(stamps)}})
         kappa.client().invoke(FunctionName="stamp")
         where = address_of(kappa)
-        before_memory = servers.memory(kappa).resident
+        before_memory = servers.gateway_memory(kappa).resident
         rates: list[float] = []
         costs: list[float] = []
         for _ in range(2 if quick else 5):
@@ -73,7 +73,7 @@ def _accept(report: Report, scratch: Path, *, quick: bool) -> None:
         report.add(title, "CPU of gateway", median(costs), "µs")
         depth = _waiting(kappa)
         report.add(title, "events that wait then", depth, "")
-        report.add(title, "memory that they cost", (servers.memory(kappa).resident - before_memory) / depth, "B each")
+        report.add(title, "memory that they cost", (servers.gateway_memory(kappa).resident - before_memory) / depth, "B each")
         waits: list[float] = []
         connection = BlockingConnection((where.host, where.port))
         request = request_bytes(invocation("stamp"), b"{}", address=(where.host, where.port), headers=ASYNCHRONOUS)

@@ -70,9 +70,9 @@ class EmbeddedEvents:
             self._index.apply(Change("PUT", config.key, config))
         await self.worker.run()
 
-    def wake(self) -> None:
-        """Something was put into the queue."""
-        self.worker.wake()
+    def wake(self, function_uid: str = "") -> None:
+        """Something was put into the queue: of this function, or of any."""
+        self.worker.wake(function_uid)
 
     async def put_down(self) -> None:
         """After :meth:`run` has ended, before the links close."""

@@ -16,9 +16,9 @@ _log = logging.getLogger(__name__)
 
 
 class Intake:
-    """See the module. ``wake`` tells the worker of this process that there is something to do."""
+    """See the module. ``wake`` tells the worker of this process whose event has come."""
 
-    def __init__(self, *, queue: EventQueue, limit: int, wake: Callable[[], None]) -> None:
+    def __init__(self, *, queue: EventQueue, limit: int, wake: Callable[[str], None]) -> None:
         self._queue = queue
         self._limit = limit
         self._wake = wake
@@ -53,4 +53,4 @@ class Intake:
             self._failing = True
             raise ServiceUnavailableException("The event was not accepted: the queue cannot be written.") from error
         self._failing = False
-        self._wake()
+        self._wake(event.function_uid)

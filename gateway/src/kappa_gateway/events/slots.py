@@ -3,7 +3,7 @@
 Two rules bound a function. It may take another slot only while it holds no more than what is free for all, so that one function alone
 uses half of the slots, k of them a part of k+1 each, and the first event of a newcomer always finds room. And it has a window that
 opens with every event that went through and closes when it is throttled, so that a function with little concurrency is not run against
-its limit again and again. A function that runs nothing is forgotten.
+its limit again and again. Of functions that run nothing now, the windows of the latest few hundred are remembered.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 FIRST_WINDOW: Final = 4
 """Events of a function that begin at once before any has ended."""
 REMEMBERED: Final = 500
-"""Narrow windows that are kept of functions that run nothing."""
+"""Windows that are kept of functions that run nothing."""
 
 
 class _Held:
@@ -30,7 +30,7 @@ class Slots:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._held: dict[str, _Held] = {}
-        self._narrow: dict[str, None] = {}
+        self._idle: dict[str, None] = {}
         """Functions that hold nothing and are remembered, the longest idle first."""
         self._taken = 0
 
@@ -43,17 +43,22 @@ class Slots:
         """How many a function may take that holds none."""
         return min(FIRST_WINDOW, max(1, self.free // 2)) if self.free > 0 else 0
 
+    def room(self, function: str) -> int:
+        """How many more a function may take."""
+        held = self._held.get(function)
+        return self.share if held is None else self._room(held)
+
     def rooms(self) -> dict[str, int]:
-        """How many more each function may take that holds some."""
-        free = self.free
-        return {
-            function: max(0, min(held.window - held.count, (free - held.count + 1) // 2)) for function, held in self._held.items()
-        }
+        """The same for each function that holds some, or is remembered."""
+        return {function: self._room(held) for function, held in self._held.items()}
+
+    def _room(self, held: _Held) -> int:
+        return max(0, min(held.window - held.count, (self.free - held.count + 1) // 2))
 
     def take(self, function: str) -> None:
         """One event of the function begins."""
         held = self._held.setdefault(function, _Held())
-        self._narrow.pop(function, None)
+        self._idle.pop(function, None)
         held.count += 1
         self._taken += 1
 
@@ -64,13 +69,10 @@ class Slots:
         self._taken -= 1
         if held.count:
             return
-        if held.window >= FIRST_WINDOW:
-            del self._held[function]
-            return
-        self._narrow[function] = None
-        if len(self._narrow) > REMEMBERED:
-            longest_idle = next(iter(self._narrow))
-            del self._narrow[longest_idle], self._held[longest_idle]
+        self._idle[function] = None
+        if len(self._idle) > REMEMBERED:
+            longest_idle = next(iter(self._idle))
+            del self._idle[longest_idle], self._held[longest_idle]
 
     def went_through(self, function: str, *, reserved: int | None) -> None:
         """The function took an event: more may run at once, up to its reserved concurrency."""

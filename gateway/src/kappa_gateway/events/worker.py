@@ -37,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 1.0
 """After which the worker looks for what another process has enqueued; its own enqueues wake it."""
+GATHER_SECONDS: Final = 0.002
+"""How long a busy worker waits for more slots to become free before it leases again: a lease is a commit."""
 STATS_SECONDS: Final = 2.0
 """How often the gauges are read while there is anything to see."""
 STORE_RETRY_SECONDS: Final = 0.5
@@ -117,10 +119,11 @@ class Worker:
         """Whether anything happened since the gauges were read."""
         self._silent_until = 0.0
 
-    def wake(self) -> None:
-        """Something may be due."""
+    def wake(self, function_uid: str = "") -> None:
+        """Something may be due: of this function, or of any. One that may run nothing more now is looked at when something of it ends."""
         self._stirred = True
-        self._woken.set()
+        if not function_uid or self._slots.room(function_uid) > 0:
+            self._woken.set()
 
     async def run(self) -> None:
         """Work until cancelled; then call :meth:`close`."""
@@ -166,6 +169,8 @@ class Worker:
             if next_due is not None:
                 seconds = min(seconds, max(0, next_due - self._clock_ms()) / 1000)
             await pause(self._woken, at_most=seconds)
+            if self._in_hand:
+                await asyncio.sleep(GATHER_SECONDS)
 
     def _begin(self, lease: Lease) -> None:
         known = self._in_hand.get(lease.number)
