@@ -9,6 +9,10 @@ if ! npm --version >/dev/null 2>&1; then
     exit 0
 fi
 
+# aws-lambda-ric compiles curl. The make that called this may have left flags here that name descriptors npm does not pass on.
+MAKEFLAGS=-j$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+export MAKEFLAGS
+
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 

@@ -9,8 +9,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -53,8 +54,25 @@ def handler(event, context):
     if what == "not json": return {1, 2}
     if what == "big": return "x" * (7 * 1024 * 1024)
     if what == "sleep": time.sleep(event["seconds"])
+    if what == "hold":
+        open(event["path"] + "/started", "w").close()
+        while not os.path.exists(event["path"] + "/release"): time.sleep(0.02)
     return {"pid": os.getpid(), "event": event}
 """
+
+
+@contextmanager
+def held(kappa: KappaDev, name: str, folder: Path) -> Iterator[Future[tuple[dict[str, Any], Any]]]:
+    """An invocation that has begun when the block does, and ends with it."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(invoke, kappa, name, {"do": "hold", "path": str(folder)})
+        try:
+            deadline = time.monotonic() + 20
+            while not (folder / "started").exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            yield running
+        finally:
+            (folder / "release").touch()
 
 
 @pytest.fixture(scope="module")
@@ -193,28 +211,23 @@ def test_two_creates_at_once_give_one_function_and_one_conflict(kappa: KappaDev)
     assert sorted(outcomes) == ["Function already exist: twice"] * 7 + ["created"]
 
 
-def test_deleting_during_an_invocation_lets_it_end(kappa: KappaDev) -> None:
-    kappa.create_function("leaving", {"app.py": ODD})
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(invoke, kappa, "leaving", {"do": "sleep", "seconds": 0.7})
-        time.sleep(0.4)
+def test_deleting_during_an_invocation_lets_it_end(kappa: KappaDev, tmp_path: Path) -> None:
+    kappa.create_function("leaving", {"app.py": ODD}, Timeout=30)
+    with held(kappa, "leaving", tmp_path) as running:
         kappa.client().delete_function(FunctionName="leaving")
-        answer, result = running.result()
+    answer, result = running.result()
     assert "FunctionError" not in answer
-    assert result["event"]["do"] == "sleep"
+    assert result["event"]["do"] == "hold"
 
 
-def test_reserved_concurrency_throttles_with_awss_reason(kappa: KappaDev) -> None:
-    kappa.create_function("narrow", {"app.py": ODD}, Timeout=10)
+def test_reserved_concurrency_throttles_with_awss_reason(kappa: KappaDev, tmp_path: Path) -> None:
+    kappa.create_function("narrow", {"app.py": ODD}, Timeout=30)
     client = kappa.client()
     client.put_function_concurrency(FunctionName="narrow", ReservedConcurrentExecutions=1)
     invoke(kappa, "narrow", {})
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(invoke, kappa, "narrow", {"do": "sleep", "seconds": 1.0})
-        time.sleep(0.4)
-        with pytest.raises(client.exceptions.TooManyRequestsException) as caught:
-            client.invoke(FunctionName="narrow")
-        running.result()
+    with held(kappa, "narrow", tmp_path) as running, pytest.raises(client.exceptions.TooManyRequestsException) as caught:
+        client.invoke(FunctionName="narrow")
+    assert "FunctionError" not in running.result()[0]
     assert caught.value.response["Reason"] == "ReservedFunctionConcurrentInvocationLimitExceeded"
     assert invoke(kappa, "narrow", {"n": 4})[1]["event"] == {"n": 4}
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Final, Literal, NamedTuple
 
 from kappa_core.ports.queue import (
@@ -60,6 +61,7 @@ LAYOUT: Final = Layout(
     ),
 )
 
+_ROWS_PER_INSERT: Final = 64
 Part = Literal["payload", "note"]
 _EVENT = "e.id, e.event_id, f.uid, e.arn, e.trace_id, e.payload, e.enqueued_ms"
 _FROM = "FROM events e JOIN functions f ON f.id = e.function"
@@ -115,6 +117,7 @@ def enqueue(connection: sqlite3.Connection, arrivals: Sequence[Arrival], *, boun
     """See the port; each gets its id or QueueFull."""
     books = _Books(connection)
     answers: list[str | Exception] = []
+    rows: list[_Row] = []
     for event, now, due_ms, dedupe in arrivals:
         function = books.function(event, now=now)
         known = _known(connection, event, function[0], dedupe=dedupe, now=now)
@@ -125,7 +128,12 @@ def enqueue(connection: sqlite3.Connection, arrivals: Sequence[Arrival], *, boun
         if function[1] + function[3] + size > bounds.total_bytes - books.total:
             answers.append(QueueFull(f"the queue has no room for another event of {unqualified(event.function_arn)}"))
             continue
-        _insert(connection, event, function[0], size=size, now=now, due_ms=due_ms)
+        hot = event.payload if len(event.payload) <= HOT_BYTES else None
+        row = (event.event_id, function[0], event.function_arn, event.trace_id, size, now, due_ms, NOBODY, hot)
+        if hot is None:
+            _put_large(connection, _insert(connection, [row]), "payload", event.payload)
+        else:
+            rows.append(row)
         if dedupe:
             connection.execute(
                 "INSERT OR REPLACE INTO dedupe VALUES (?, ?, ?, ?)", (function[0], dedupe, event.event_id, now + DEDUPE_MS)
@@ -134,19 +142,29 @@ def enqueue(connection: sqlite3.Connection, arrivals: Sequence[Arrival], *, boun
         function[3] += size
         books.total += size
         answers.append(event.event_id)
+    _insert(connection, rows)
     books.write()
     return answers
 
 
-def _insert(connection: sqlite3.Connection, event: Event, function: int, *, size: int, now: int, due_ms: int) -> None:
-    hot = event.payload if len(event.payload) <= HOT_BYTES else None
-    stored = connection.execute(
-        "INSERT INTO events (event_id, function, arn, trace_id, size, enqueued_ms, due_ms, epoch, note, payload)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, x'', ?)",
-        (event.event_id, function, event.function_arn, event.trace_id, size, now, due_ms, NOBODY, hot),
-    )
-    if hot is None:
-        _put_large(connection, stored.lastrowid or 0, "payload", event.payload)
+_Row = tuple[str, int, str, str, int, int, int, int, bytes | None]
+
+
+def _insert(connection: sqlite3.Connection, rows: Sequence[_Row]) -> int:
+    """Insert rows, many by one statement; the number of the last. Between statements the thread lets go of the interpreter, and
+    under load waits for it longer than the statement took."""
+    at = number = 0
+    while at < len(rows):
+        size = min(_ROWS_PER_INSERT, 1 << (len(rows) - at).bit_length() - 1)  # powers of two: few statements to prepare
+        values = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, x'', ?)"] * size)
+        stored = connection.execute(
+            "INSERT INTO events (event_id, function, arn, trace_id, size, enqueued_ms, due_ms, epoch, note, payload)"  # noqa: S608 - only ?
+            f" VALUES {values}",
+            list(chain.from_iterable(rows[at : at + size])),
+        )
+        number = stored.lastrowid or 0
+        at += size
+    return number
 
 
 def _known(connection: sqlite3.Connection, event: Event, function: int, *, dedupe: str, now: int) -> str | None:
