@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import botocore.exceptions
 import pytest
@@ -54,25 +56,25 @@ def handler(event, context):
     if what == "not json": return {1, 2}
     if what == "big": return "x" * (7 * 1024 * 1024)
     if what == "sleep": time.sleep(event["seconds"])
-    if what == "hold":
-        open(event["path"] + "/started", "w").close()
-        while not os.path.exists(event["path"] + "/release"): time.sleep(0.02)
     return {"pid": os.getpid(), "event": event}
 """
 
 
 @contextmanager
-def held(kappa: KappaDev, name: str, folder: Path) -> Iterator[Future[tuple[dict[str, Any], Any]]]:
-    """An invocation that has begun when the block does, and ends with it."""
+def running(kappa: KappaDev, name: str, *, seconds: float) -> Iterator[Future[tuple[dict[str, Any], Any]]]:
+    """An invocation that an environment has taken when the block begins, and that goes on for so long."""
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(invoke, kappa, name, {"do": "hold", "path": str(folder)})
-        try:
-            deadline = time.monotonic() + 20
-            while not (folder / "started").exists() and time.monotonic() < deadline:
-                time.sleep(0.02)
-            yield running
-        finally:
-            (folder / "release").touch()
+        call = pool.submit(invoke, kappa, name, {"do": "sleep", "seconds": seconds})
+        while not call.done() and not busy(kappa):
+            time.sleep(0.02)
+        yield call
+
+
+def busy(kappa: KappaDev) -> int:
+    """Environments that run something now."""
+    page = urlopen(f"{kappa.endpoint}/metrics", timeout=10).read().decode()
+    found = re.search(r'^kappa_gateway_environments{state="busy"} (\d+)', page, re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 @pytest.fixture(scope="module")
@@ -211,23 +213,23 @@ def test_two_creates_at_once_give_one_function_and_one_conflict(kappa: KappaDev)
     assert sorted(outcomes) == ["Function already exist: twice"] * 7 + ["created"]
 
 
-def test_deleting_during_an_invocation_lets_it_end(kappa: KappaDev, tmp_path: Path) -> None:
+def test_deleting_during_an_invocation_lets_it_end(kappa: KappaDev) -> None:
     kappa.create_function("leaving", {"app.py": ODD}, Timeout=30)
-    with held(kappa, "leaving", tmp_path) as running:
+    with running(kappa, "leaving", seconds=1.5) as call:
         kappa.client().delete_function(FunctionName="leaving")
-    answer, result = running.result()
+    answer, result = call.result()
     assert "FunctionError" not in answer
-    assert result["event"]["do"] == "hold"
+    assert result["event"]["do"] == "sleep"
 
 
-def test_reserved_concurrency_throttles_with_awss_reason(kappa: KappaDev, tmp_path: Path) -> None:
+def test_reserved_concurrency_throttles_with_awss_reason(kappa: KappaDev) -> None:
     kappa.create_function("narrow", {"app.py": ODD}, Timeout=30)
     client = kappa.client()
     client.put_function_concurrency(FunctionName="narrow", ReservedConcurrentExecutions=1)
     invoke(kappa, "narrow", {})
-    with held(kappa, "narrow", tmp_path) as running, pytest.raises(client.exceptions.TooManyRequestsException) as caught:
+    with running(kappa, "narrow", seconds=3.0) as call, pytest.raises(client.exceptions.TooManyRequestsException) as caught:
         client.invoke(FunctionName="narrow")
-    assert "FunctionError" not in running.result()[0]
+    assert "FunctionError" not in call.result()[0]
     assert caught.value.response["Reason"] == "ReservedFunctionConcurrentInvocationLimitExceeded"
     assert invoke(kappa, "narrow", {"n": 4})[1]["event"] == {"n": 4}
 
