@@ -11,7 +11,7 @@ PYTHON ?=
 ARGS ?=
 # How many tests run at once (pytest-xdist), and which: `make test TESTS=tests/unit`.
 JOBS ?= auto
-TESTS ?=
+TESTS ?= tests/unit tests/contract tests/runtime tests/integration
 
 .PHONY: help dev test fixtures lint format docs bench bench-quick test-cluster lock clean
 
@@ -70,6 +70,8 @@ lock: $(STAMPS)/dev
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	$(LOCK) pyproject.toml --extra dev --output-file requirements/dev.txt
 	$(LOCK) pyproject.toml requirements/setup.in --constraint requirements/dev.txt --output-file requirements/runtime.txt
+	$(LOCK) pyproject.toml --extra kubernetes --constraint requirements/dev.txt --output-file requirements/kubernetes.txt
+	$(LOCK) requirements/supervisor.in --constraint requirements/dev.txt --output-file requirements/supervisor.txt
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench/results bench/.cache
