@@ -15,9 +15,21 @@ from kappa_core.limits import BUFFERED_RESPONSE_BYTES, STREAMED_RESPONSE_BYTES
 InitializationType = Literal["on-demand", "provisioned-concurrency", "snap-start"]
 
 
+class Archive(msgspec.Struct, frozen=True, kw_only=True):
+    """A zip that a pod fetches before its first environment: the code of a version, or one of its layers."""
+
+    url: str
+    """Signed and short-lived, http or https; the digest comes over the link, so the way of the bytes need not be trusted."""
+    sha256: str
+    """Lower-case hex, of the zip."""
+    size: int
+    """Bytes of the zip."""
+
+
 class VersionSpec(msgspec.Struct, frozen=True, kw_only=True):
     revision: str
-    """``<function uid>.<version>.<configuration digest>``: names this spec; equal revisions are equal specs."""
+    """``<function uid>.<version>.<configuration digest>``: names this spec; equal revisions are equal specs, but for the links of
+    archives."""
     function_uid: str
     account: str
     region: str
@@ -40,6 +52,10 @@ class VersionSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Local directory with the unpacked code, read-only."""
     opt_root: str | None = None
     """Local directory with the merged layers, read-only; None without layers."""
+    code: Archive | None = None
+    """In the cluster: what a pod unpacks at ``task_root``. None where the code is there already."""
+    layers: tuple[Archive, ...] = ()
+    """In the cluster: what a pod unpacks at ``opt_root``, in this order; later ones win."""
     log_group: str
     log_format: Literal["Text", "JSON"] = "Text"
     application_log_level: str | None = None
@@ -52,4 +68,5 @@ class VersionSpec(msgspec.Struct, frozen=True, kw_only=True):
     client: Literal["own", "official"] = "own"
     """Which runtime interface client the bootstrap is: Kappa's lean one, or AWS's awslambdaric / aws-lambda-ric."""
     command: tuple[str, ...] = ()
-    """The resolved interpreter command of the runtime (``("/usr/bin/python3.12",)``); empty for provided runtimes."""
+    """The resolved interpreter command of the runtime (``("/usr/bin/python3.12",)``); empty for provided runtimes, and in the
+    cluster, where the image knows it."""
