@@ -211,6 +211,7 @@ class Link(asyncio.Protocol):
         self._assemblies: dict[Key, _Assembly] = {}
         self._sinks: dict[Key, Sink] = {}
         self._heard = True
+        self._held = False
         self._misses = 0
         self._timer: asyncio.TimerHandle | None = None
         self._pings = 0
@@ -358,6 +359,18 @@ class Link(asyncio.Protocol):
     def connected(self) -> bool:
         return self._transport is not None and not self._closing
 
+    def hold(self) -> None:
+        """Leave what comes in the socket until :meth:`let_go`; what has been read already is still handed out."""
+        self._held = True
+        if self._transport is not None and not self._closing:
+            self._transport.pause_reading()
+
+    def let_go(self) -> None:
+        """Read again."""
+        self._held = False
+        if self._transport is not None and not self._closing:
+            self._transport.resume_reading()
+
     def close(self, reason: str) -> None:
         """Close without waiting for a peer that may not read; what was sent before and fits the socket still leaves."""
         if self._closing or self._transport is None:
@@ -493,7 +506,7 @@ class Link(asyncio.Protocol):
 
     def _beat(self) -> None:
         # Beats are counted, not seconds: a process that was stopped or swapped out for a minute must not take the peer for dead.
-        self._misses = 0 if self._heard else self._misses + 1
+        self._misses = 0 if self._heard or self._held else self._misses + 1
         self._heard = False
         if self._misses >= _MISSES:
             logger.warning("link to %s closed: nothing heard for %g s", self.peer or "an unknown peer", DEAD_SECONDS)
