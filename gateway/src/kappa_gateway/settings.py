@@ -9,8 +9,9 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -18,6 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from kappa_core import limits
 
 _ENDPOINT_PREFIX = "KAPPA_ENDPOINT_URL_"
+S = TypeVar("S", bound=BaseSettings)
 
 
 class SettingsError(Exception):
@@ -179,15 +181,23 @@ def is_loopback(host: str) -> bool:
 def load(**options: object) -> Settings:
     """Settings from the environment with ``options`` (those that are not None) on top. Raises SettingsError."""
     given = {name: value for name, value in options.items() if value is not None}
+    return validated(Settings, service_endpoints() | given)
+
+
+def service_endpoints() -> dict[str, object]:
+    """The ``endpoint_urls`` that the environment has, if any: their variables are named by the service."""
     services = {
         name.removeprefix(_ENDPOINT_PREFIX).lower(): value
         for name, value in os.environ.items()
         if name.startswith(_ENDPOINT_PREFIX)
     }
-    if services:
-        given.setdefault("endpoint_urls", services)
+    return {"endpoint_urls": services} if services else {}
+
+
+def validated(kind: type[S], given: Mapping[str, object]) -> S:
+    """The settings of a process. Raises SettingsError, which names the first wrong one by its variable."""
     try:
-        return Settings(**given)  # type: ignore[arg-type]  # pydantic checks the values
+        return kind(**given)  # type: ignore[arg-type]  # pydantic checks the values
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
