@@ -112,6 +112,8 @@ class Hello(msgspec.Struct, frozen=True):
     token: str = ""
     spec: bytes = b""
     """The VersionSpec it runs, in msgpack: a gateway that has just started may not have seen this revision."""
+    seal: bytes = b""
+    """Came with the spec in ASSIGN."""
     dial: int = 0
     """Counts the supervisor's connections to this gateway. A HELLO with a lower one than the current link's came late: refuse it."""
 
@@ -193,6 +195,8 @@ class Assign(msgspec.Struct, frozen=True):
     """ASSIGN: makes a spare the supervisor of one function revision. Body: msgpack of kappa_core.spec.VersionSpec."""
 
     spec: msgspec.Raw
+    seal: bytes = b""
+    """Shown wherever the supervisor hands the spec on; proves that a gateway made it. Empty where nobody asks for that."""
 
 
 class Assigned(msgspec.Struct, frozen=True):
@@ -201,6 +205,7 @@ class Assigned(msgspec.Struct, frozen=True):
     revision: str
     spec: bytes
     """As in HELLO."""
+    seal: bytes = b""
 
 
 class Start(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
 """The gateway's end of the link: connections, and the I/O shell around dispatch and scale (:mod:`kappa_core.link`).
 
 ``server``   listens and greets: supervisors and peer gateways
+``sealing``  what proves that a spec which a supervisor shows was made by a gateway
 ``shell``    InvocationPort: runs an event on an environment; turns frames into calls of the state machines and effects into frames
 ``scaling``  the shell around the scaler: provider, collections, denials
 ``assembly`` GatewayLinks: all of these put together, with or without peers

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from ssl import SSLContext
 from typing import NamedTuple
 
 from kappa_core.limits import Limits
@@ -16,7 +17,8 @@ from kappa_core.link.transport import Link
 from kappa_core.ports.environments import EnvironmentProvider
 from kappa_gateway.links.peers import HolderLink, PeerLink, accept_peer
 from kappa_gateway.links.scaling import OnCause, ProviderNews, Scaling
-from kappa_gateway.links.server import LinkServer
+from kappa_gateway.links.sealing import SpecSeal
+from kappa_gateway.links.server import LinkServer, Vouch
 from kappa_gateway.links.shell import InvocationPort, OnLogs, SupervisorLink
 
 
@@ -53,10 +55,13 @@ class GatewayLinks:
         on_logs: OnLogs,
         on_cause: OnCause,
         token: str = "",
+        ssl: SSLContext | None = None,
+        vouch: Vouch | None = None,
+        seal: SpecSeal | None = None,
         new_id: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> GatewayLinks:
         """Listen, and begin to look for the holder of the scaler if that is another gateway. Raises ListenError."""
-        port = InvocationPort(limits=limits, on_logs=on_logs)
+        port = InvocationPort(limits=limits, on_logs=on_logs, seal=seal)
         scaling = Scaling(
             me=membership.me,
             holder=membership.holds,
@@ -75,7 +80,7 @@ class GatewayLinks:
         def peer(link: Link, hello: PeerHello) -> PeerLink | None:
             return accept_peer(link, hello, scaling) if membership.holds else None
 
-        server = LinkServer(gateway_id=membership.me, on_supervisor=supervisor, on_peer=peer, token=token)
+        server = LinkServer(gateway_id=membership.me, on_supervisor=supervisor, on_peer=peer, token=token, ssl=ssl, vouch=vouch)
         try:
             await server.listen(membership.me)
         except BaseException:

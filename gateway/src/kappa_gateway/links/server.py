@@ -238,7 +238,8 @@ class LinkServer:
             why = f"nobody could say within {VOUCH_SECONDS:g} s whether its token is good"
         except VouchError as error:
             why = f"nobody can say whether its token is good: {error}"
-        except Exception:  # noqa: BLE001 - whatever went wrong, a peer that has not been vouched for is not to stay
+        except Exception:
+            # Whatever went wrong: a peer that nobody has vouched for is not to stay. The log has the rest.
             logger.exception("no answer about the token of %s", link.peer)
             why = "nobody can say whether its token is good"
         finally:

@@ -25,6 +25,7 @@ from kappa_core.link.effects import Effect
 from kappa_core.link.frames import Collected, Demand, Deny, Frame, FrameType, Hello, LogLine
 from kappa_core.link.transport import Link
 from kappa_core.spec import VersionSpec
+from kappa_gateway.links.sealing import SpecSeal
 
 logger = logging.getLogger("kappa.link")
 
@@ -126,10 +127,12 @@ class InvocationPort:
 
     news: EnvironmentNews
 
-    def __init__(self, *, limits: Limits, on_logs: OnLogs) -> None:
+    def __init__(self, *, limits: Limits, on_logs: OnLogs, seal: SpecSeal | None = None) -> None:
+        """With ``seal`` the word of a supervisor on what a revision is counts only if a gateway has sealed it."""
         self._loop = asyncio.get_running_loop()
         self._dispatcher = Dispatcher(capacity_wait=limits.capacity_wait_seconds, queue_bound=limits.capacity_queue)
         self._on_logs = on_logs
+        self._seal = seal
         self._specs: dict[str, VersionSpec] = {}
         """By revision: what was invoked here or runs here."""
         self._reserved: dict[str, int | None] = {}
@@ -253,7 +256,8 @@ class InvocationPort:
             return False
         supervisor.spec = spec
         self._specs[spec.revision] = spec
-        body = frames.Assign(spec=msgspec.Raw(msgspec.msgpack.encode(spec)))
+        packed = msgspec.msgpack.encode(spec)
+        body = frames.Assign(spec=msgspec.Raw(packed), seal=self._seal.of(packed) if self._seal is not None else b"")
         supervisor.link.send(FrameType.ASSIGN, body)
         self._apply(self._dispatcher.on_assigned(supervisor.number, spec.revision, self._loop.time()))
         return True
@@ -288,9 +292,7 @@ class InvocationPort:
         """The link server has greeted a supervisor."""
         number = self._next_number
         self._next_number += 1
-        spec = self._specs.get(hello.revision)
-        if spec is None and hello.spec:
-            spec = self._specs[hello.revision] = msgspec.msgpack.decode(hello.spec, type=VersionSpec)
+        spec = self._known_or_shown(hello.revision, hello.spec, hello.seal)
         supervisor = SupervisorLink(self, link, number, hello, spec)
         self._links[number] = supervisor
         wanted = self._dispatcher.on_hello(number, hello, self._loop.time())
@@ -308,6 +310,16 @@ class InvocationPort:
                 self._stream(call, call.on_data, supervisor, state.stream, state.accepted)
         self.news.supervisor_up(hello, spec)
         return supervisor
+
+    def _known_or_shown(self, revision: str, shown: bytes, seal: bytes) -> VersionSpec | None:
+        """The spec of a revision that a supervisor says it runs; None if it is not known here and what it shows is not ours."""
+        spec = self._specs.get(revision)
+        if spec is None and shown and (self._seal is None or self._seal.fits(shown, seal)):
+            spec = msgspec.msgpack.decode(shown, type=VersionSpec)
+            if spec.revision != revision:
+                return None
+            self._specs[revision] = spec
+        return spec
 
     def lost(self, supervisor: SupervisorLink, reason: str) -> None:
         if self._links.pop(supervisor.number, None) is None:
@@ -355,8 +367,7 @@ class InvocationPort:
                 if supervisor.spec is not None:
                     self.news.environment(supervisor.supervisor_id, body.environment_id, supervisor.spec.revision, body.state)
             case FrameType.ASSIGNED:
-                supervisor.spec = self._specs.get(body.revision) or msgspec.msgpack.decode(body.spec, type=VersionSpec)
-                self._specs[body.revision] = supervisor.spec
+                supervisor.spec = self._known_or_shown(body.revision, body.spec, body.seal)
                 self._apply(dispatcher.on_assigned(number, body.revision, now))
             case FrameType.DRAINING:
                 self._apply(dispatcher.on_draining(number, stream, now))

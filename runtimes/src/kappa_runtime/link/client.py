@@ -149,6 +149,8 @@ class LinkClient:
         self._environments = environments
         self._revision = spec.revision if spec is not None else ""
         self._spec = msgspec.msgpack.encode(spec) if spec is not None else b""
+        self._seal = b""
+        """Of the spec, as ASSIGN brought it."""
         self._spare_for = spare_for
         self._token = token
         self._gone_seconds = gone_seconds
@@ -401,6 +403,7 @@ class LinkClient:
             token=self._token,
             dial=gateway.dialler.dials,
             spec=self._spec,
+            seal=self._seal,
         )
         link.send(FrameType.HELLO, hello)
         for stream, (_, answer) in unread.items():
@@ -446,11 +449,11 @@ class LinkClient:
             if spec.revision != self._revision:
                 logger.error("gateway %s assigned %s, but this supervisor runs %s", name, spec.revision, self._revision)
             return
-        self._revision, self._spec = spec.revision, bytes(assign.spec)
+        self._revision, self._spec, self._seal = spec.revision, bytes(assign.spec), assign.seal
         for address, gateway in self._gateways.items():
             link = gateway.dialler.link
             if address != name and link is not None:
-                link.send(FrameType.ASSIGNED, Assigned(revision=self._revision, spec=self._spec))
+                link.send(FrameType.ASSIGNED, Assigned(revision=self._revision, spec=self._spec, seal=self._seal))
         self._environments.assign(spec)
 
     def _proven(self, gateway: _Gateway) -> None:
