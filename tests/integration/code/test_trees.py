@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 import tree_process
+from kappa_core.archives import unpack as unpack_module
 from kappa_core.errors import InvalidParameterValueException
 from kappa_core.memory import MemoryBlobStore
 from kappa_core.ports.blobs import BlobNotFound, BlobStore
 from kappa_core.resources import Sha256
 from kappa_gateway.code import trees as trees_module
-from kappa_gateway.code import unpack as unpack_module
 from kappa_gateway.code.trees import CodeTrees, TreesUnavailable
 from kappa_gateway.stores.files import FileBlobStore
 from zip_samples import WINDOWS, archive, entry, files, link

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kappa_gateway.code.paths import UnsafePath, check_links, entry_parts
+from kappa_core.archives.paths import UnsafePath, check_links, entry_parts
 
 
 @pytest.mark.parametrize(

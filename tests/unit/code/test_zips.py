@@ -13,10 +13,10 @@ import msgspec
 import pytest
 
 import zip_samples
+from kappa_core.archives import zips
+from kappa_core.archives.zips import Tree, check_zipped_size, inspect, open_archive, read_tree
 from kappa_core.errors import InvalidParameterValueException, RequestEntityTooLargeException
 from kappa_core.limits import Limits
-from kappa_gateway.code import zips
-from kappa_gateway.code.zips import Tree, check_zipped_size, inspect, open_archive, read_tree
 from zip_samples import WINDOWS, archive, entry, files, link
 
 LIMITS = Limits()

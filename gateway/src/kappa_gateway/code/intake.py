@@ -11,12 +11,12 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+from kappa_core.archives.zips import check_zipped_size, inspect
 from kappa_core.errors import InvalidParameterValueException
 from kappa_core.limits import Limits
 from kappa_core.ports.blobs import BlobStore, BlobStoreUnavailable
 from kappa_core.resources import Code
 from kappa_gateway.code.s3 import ObjectSource, S3Settings, S3Source
-from kappa_gateway.code.zips import check_zipped_size, inspect
 
 AT_ONCE = 2
 """Archives that are checked at the same time; more wait. Each takes a processor and up to its own size of memory."""

@@ -23,9 +23,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
+from kappa_core.archives.unpack import remove_tree, unpack
 from kappa_core.ports.blobs import BlobStore
 from kappa_core.resources import Sha256
-from kappa_gateway.code.unpack import remove_tree, unpack
 
 logger = logging.getLogger(__name__)
 

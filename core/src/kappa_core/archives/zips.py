@@ -3,7 +3,7 @@
 Runs before anything is stored and again when a tree is unpacked. Sizes are measured by decompressing, never taken from headers, and
 decompression stops at the limit; the number of entries is bounded before they are parsed. So a bomb costs at most the limit.
 It refuses what AWS's ``unzip`` would not take (no zip, truncated, encrypted, compressed otherwise than by deflate) and what must
-never reach a disk (:mod:`kappa_gateway.code.paths`, devices, a name that is both a file and a folder).
+never reach a disk (:mod:`kappa_core.archives.paths`, devices, a name that is both a file and a folder).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Final
 
 import msgspec
 
+from kappa_core.archives.paths import LINK_BYTES, Parts, UnsafePath, check_links, entry_parts
 from kappa_core.errors import InvalidParameterValueException, RequestEntityTooLargeException
 from kappa_core.limits import Limits
-from kappa_gateway.code.paths import LINK_BYTES, Parts, UnsafePath, check_links, entry_parts
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 Folders and files come first and links last, so that nothing is ever written through a link. Files get 0444 or, where executable,
 0555, and folders 0555: a tree is shared by all environments of a version. Set-id bits and owners are not kept.
 
-It refuses, with AWS's error, what :mod:`kappa_gateway.code.zips` refuses, and layers of which one has a file where another has a
+It refuses, with AWS's error, what :mod:`kappa_core.archives.zips` refuses, and layers of which one has a file where another has a
 folder. Blocking: to be run on a thread.
 """
 
@@ -16,9 +16,9 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from kappa_core.archives.paths import Parts, UnsafePath, check_links
+from kappa_core.archives.zips import COULD_NOT_UNZIP, FileEntry, chunks, open_archive, read_tree
 from kappa_core.errors import InvalidParameterValueException
-from kappa_gateway.code.paths import Parts, UnsafePath, check_links
-from kappa_gateway.code.zips import COULD_NOT_UNZIP, FileEntry, chunks, open_archive, read_tree
 
 
 def unpack(archives: Sequence[Path], target: Path, /) -> None:
