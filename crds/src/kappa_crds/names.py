@@ -35,7 +35,7 @@ PLURALS: Final[dict[Kind, str]] = {
     "EventInvokeConfig": "eventinvokeconfigs",
 }
 """The plural of every kind that the core knows."""
-KINDS: Final[dict[str, str]] = {**PLURALS, LAYER_KIND: "layers"}
+KINDS: Final[dict[str, str]] = {**{str(kind): plural for kind, plural in PLURALS.items()}, LAYER_KIND: "layers"}
 """The plural of every kind that there is a CustomResourceDefinition for."""
 
 API_MANAGER: Final = "kappa-api"
