@@ -467,6 +467,16 @@ class TestTakingOver:
         assert shell.scaler.environments(V1) == {"survivor": "ready"}
         assert [effect for effect in shell.tick(20.0) if isinstance(effect, StopEnvironments)] == []
 
+    def test_what_was_noted_before_and_is_not_in_the_inventory_counts_once_it_says_hello(self) -> None:
+        shell = Shell(account=1)
+        shell.scaler.stand_down()
+        shell.scaler.on_environment("unlinked", V1, "ready", 1.0)
+        shell.scaler.take_over(2, (), ["unheard"], 5.0)
+        assert shell.scaler.environments(V1) == {}
+        shell.scaler.on_environment("unlinked", V1, "busy", 5.5)
+        shell.tick(5.0 + REBUILD_SECONDS)
+        assert started(shell.waits(1, 9.0)) == []
+
     def test_orders_carry_the_epoch_of_the_lease(self) -> None:
         shell = Shell()
         shell.scaler.take_over(7, (), [HERE], 5.0)

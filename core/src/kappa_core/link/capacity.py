@@ -284,9 +284,14 @@ class Books:
         environment = self.environments[environment_id] = Environment(environment_id, revision, phase)
         return environment
 
-    def remove(self, environment: Environment) -> None:
+    def forget(self, environment: Environment) -> None:
+        """Count it no more. It may still exist: whoever speaks of it again is believed."""
         del self.environments[environment.environment_id]
         environment.leave()
+
+    def remove(self, environment: Environment) -> None:
+        """It is gone for good: a late word of it is not believed."""
+        self.forget(environment)
         self.gone[environment.environment_id] = None
         if len(self.gone) > GONE_KEPT:
             del self.gone[next(iter(self.gone))]

@@ -339,7 +339,8 @@ class Dispatcher:
             del self._supervisors[supervisor.name]
             for invocation in self._in_flight_on(supervisor):
                 self._forget(invocation)
-                effects.append(EnvironmentLost(invocation.request_id, "the connection to its environment was lost"))
+                cause = "the connection to its environment was lost"
+                effects.append(EnvironmentLost(invocation.request_id, cause, supervisor.name))
         while (oldest := self._oldest()) is not None and oldest.arrived + self._capacity_wait <= now:
             self._leave_queue(oldest)
             effects.append(Unavailable(oldest.request_id, TOO_LATE))

@@ -107,6 +107,8 @@ class EnvironmentLost(Effect, frozen=True, gc=False):
 
     request_id: str
     cause: str
+    supervisor: str = ""
+    """Whose link was lost for good; empty where the supervisor itself said what became of the request."""
 
 
 class Report(Effect, frozen=True, gc=False):

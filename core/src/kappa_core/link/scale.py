@@ -98,7 +98,7 @@ class Scaler:
         """This gateway holds the Lease under this epoch, the provider is fenced with it, and ``known`` is all that exists or was
         ordered before. Nothing is started or denied until the expected ``gateways`` are up, or for patience.REBUILD_SECONDS."""
         for environment in list(self._books.environments.values()):
-            self._books.remove(environment)
+            self._books.forget(environment)
         self._epoch, self._state = epoch, "rebuilding"
         self._collections, self._again, self._timers = {}, {}, []
         for found in known:
