@@ -16,6 +16,8 @@ from kappa_core.memory import MemoryBlobStore
 from kappa_core.ports.blobs import BlobNotFound, BlobStore, BlobStoreUnavailable
 from kappa_core.resources import Sha256
 from kappa_gateway.stores.files import FileBlobStore
+from kappa_gateway.stores.postgres import Postgres
+from kappa_gateway.stores.postgres_blobs import PostgresBlobStore
 
 T = TypeVar("T")
 Opener = Callable[[], AbstractAsyncContextManager[BlobStore]]
@@ -36,8 +38,10 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "files"])
+@pytest.fixture(params=["memory", "files", "postgres"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Opener:
+    dsn = request.getfixturevalue("postgres_dsn") if request.param == "postgres" else ""
+
     @contextlib.asynccontextmanager
     async def memory() -> AsyncIterator[BlobStore]:
         store = MemoryBlobStore(clock_ms=clock)
@@ -50,7 +54,15 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Open
         yield store
         await store.close()
 
-    return {"memory": memory, "files": files}[request.param]
+    @contextlib.asynccontextmanager
+    async def postgres() -> AsyncIterator[BlobStore]:
+        connections = await Postgres.open(dsn)
+        store = await PostgresBlobStore.open(connections, cache=tmp_path / "cache", clock_ms=clock)
+        yield store
+        await store.close()
+        await connections.close()
+
+    return {"memory": memory, "files": files, "postgres": postgres}[request.param]
 
 
 def run(opened: Opener, scenario: Callable[[BlobStore], Awaitable[T]]) -> T:
