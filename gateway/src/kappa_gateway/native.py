@@ -6,7 +6,7 @@ errors; a code link carries its own signature, because whoever follows ``Code.Lo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Final
 
 import msgspec
@@ -23,10 +23,13 @@ from kappa_gateway.wire import error_response, new_request_id
 LAST_MS: Final = 1 << 53
 """Milliseconds since the epoch that every JSON reader can hold; beyond any log line and within a column of the log store."""
 
+READ_LOGS: Final = "ReadLogs"
+"""The action of the route for logs."""
+
 _encode = msgspec.json.Encoder().encode
 
-Scope = Callable[[Request], tuple[AccountId, Region]]
-"""Account and region that a request speaks for."""
+Scope = Callable[[Request, str, str], Awaitable[tuple[AccountId, Region]]]
+"""Account and region that a request speaks for, if its caller may do this: an action, such as ReadLogs, and the function's name."""
 
 
 def build_router(*, blobs: BlobStore, logs: LogStore, links: CodeLinks, scope: Scope) -> APIRouter:
@@ -54,7 +57,7 @@ def build_router(*, blobs: BlobStore, logs: LogStore, links: CodeLinks, scope: S
         request_id: str | None = None,
     ) -> Response:
         try:
-            account, region = scope(request)
+            account, region = await scope(request, READ_LOGS, function)
         except LambdaError as error:
             status, headers, body = error_response(error, new_request_id())
             return Response(body, status_code=status, headers=headers)

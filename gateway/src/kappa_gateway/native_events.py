@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Query, Request
@@ -18,14 +18,14 @@ from kappa_core.errors import LambdaError, ResourceNotFoundException, ServiceExc
 from kappa_core.names import function_arn
 from kappa_core.ports.queue import Dead, Event, EventQueue, FunctionStats, unqualified
 from kappa_core.ports.store import StoreUnavailable
-from kappa_core.resources import AccountId, Region
+from kappa_gateway.native import Scope
 from kappa_gateway.wire import error_response, new_request_id
 
-PAGE: int = 100
+PAGE: Final = 100
 """Dead letters that are answered at once."""
-
-Scope = Callable[[Request], tuple[AccountId, Region]]
-"""Account and region that a request speaks for."""
+READ_EVENTS: Final = "ReadEvents"
+CHANGE_EVENTS: Final = "ChangeEvents"
+"""The actions of these routes."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -34,8 +34,8 @@ def build_events_router(*, queue: EventQueue, wake: Callable[[], None], scope: S
     """The routes over the queue; ``wake`` tells the worker of this process that something was redriven."""
     router = APIRouter(prefix="/_kappa/events", tags=["Kappa"])
 
-    async def theirs(request: Request, function: str | None = None) -> list[FunctionStats]:
-        account, region = scope(request)
+    async def theirs(request: Request, action: str, function: str | None = None) -> list[FunctionStats]:
+        account, region = await scope(request, action, function or "")
         prefix = function_arn(account, region, "")
         every = [one for one in await queue.stats() if one.function_arn.startswith(prefix)]
         return every if function is None else [one for one in every if one.function_arn == prefix + function]
@@ -44,7 +44,7 @@ def build_events_router(*, queue: EventQueue, wake: Callable[[], None], scope: S
     async def functions(request: Request) -> Response:
         async def work() -> Any:
             now = time.time_ns() // 1_000_000
-            return {"Functions": [_stats(one, now=now) for one in await theirs(request)]}
+            return {"Functions": [_stats(one, now=now) for one in await theirs(request, READ_EVENTS)]}
 
         return await _answer(work)
 
@@ -54,7 +54,7 @@ def build_events_router(*, queue: EventQueue, wake: Callable[[], None], scope: S
     ) -> Response:
         async def work() -> Any:
             found: list[Dead] = []
-            for one in await theirs(request, function):
+            for one in await theirs(request, READ_EVENTS, function):
                 found += await queue.dead_letters(one.function_uid, after=after, limit=limit - len(found))
                 if len(found) == limit:
                     break
@@ -65,7 +65,7 @@ def build_events_router(*, queue: EventQueue, wake: Callable[[], None], scope: S
     @router.get("/id/{event_id}", summary="One event with its payload")
     async def event(request: Request, event_id: str) -> Response:
         async def work() -> Any:
-            account, region = scope(request)
+            account, region = await scope(request, READ_EVENTS, "")
             found = await queue.find(event_id)
             if found is None or not found.event.function_arn.startswith(function_arn(account, region, "")):
                 raise ResourceNotFoundException(f"No event {event_id} waits or was given up.")
@@ -84,7 +84,7 @@ def build_events_router(*, queue: EventQueue, wake: Callable[[], None], scope: S
     @router.post("/of/{function}/redrive", summary="Have dead letters of a function run again")
     async def redrive(request: Request, function: str, event_id: Annotated[str, Query(alias="id")] = "") -> Response:
         async def work() -> Any:
-            functions = await theirs(request, function)
+            functions = await theirs(request, CHANGE_EVENTS, function)
             count = sum([await queue.redrive(one.function_uid, event_id=event_id) for one in functions])
             wake()
             return {"Events": count}
@@ -96,7 +96,7 @@ def build_events_router(*, queue: EventQueue, wake: Callable[[], None], scope: S
         request: Request, function: str, waiting: bool = False, event_id: Annotated[str, Query(alias="id")] = ""
     ) -> Response:
         async def work() -> Any:
-            functions = await theirs(request, function)
+            functions = await theirs(request, CHANGE_EVENTS, function)
             counts = [await queue.purge(one.function_uid, dead=not waiting, event_id=event_id) for one in functions]
             wake()
             return {"Events": sum(counts)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -28,13 +28,15 @@ from kappa_gateway.api.model import OperationModel, ServiceModel, load_model
 from kappa_gateway.api.parse import parse_query, parse_request
 from kappa_gateway.api.serialise import HttpResponse, serialise
 from kappa_gateway.auth.credential import SignedRequest, read_credential
-from kappa_gateway.auth.identity import Authenticator
+from kappa_gateway.auth.identity import Authenticator, Identity, identified
 from kappa_gateway.wire import REQUEST_ID_HEADER, error_response, new_request_id, unexpected_error_response
 
 _THREAD_BYTES: Final = 1 << 20
 """Bodies from this size on are parsed in a thread: decoding a 50 MiB zip must not stop the invocations of others."""
 _SHOWN_PATH_BYTES: Final = 512
 Answered = Callable[[str, int], None]
+Authorise = Callable[[Identity, str, Params], Awaitable[None]]
+"""Raises AccessDeniedException where this caller may not call this operation with these parameters."""
 _AWS_OPERATION_NAMES: Final = {"Invoke": "InvokeFunction"}
 """Names in RequestEntityTooLargeException that differ from the model's."""
 
@@ -49,6 +51,7 @@ def build_app(
     clock: Callable[[], float] = time.time,
     max_body_bytes: int = CONTROL_REQUEST_BYTES,
     answered: Answered | None = None,
+    authorise: Authorise | None = None,
 ) -> FastAPI:
     """The application that serves all operations of the model.
 
@@ -70,6 +73,8 @@ def build_app(
         Largest request body.
     answered
         Told the operation and status of every answer, for metrics.
+    authorise
+        Asked before every operation; by default everybody whom ``authenticator`` lets in may call all of them.
 
     Raises
     ------
@@ -88,6 +93,7 @@ def build_app(
         clock=clock,
         max_body_bytes=max_body_bytes,
         answered=answered or (lambda operation, status: None),
+        authorise=authorise,
     )
     for operation in service.operations.values():
         app.router.routes.append(_OperationRoute(operation, plane))
@@ -131,6 +137,7 @@ class _ControlPlane:
         clock: Callable[[], float],
         max_body_bytes: int,
         answered: Answered,
+        authorise: Authorise | None,
     ) -> None:
         self._registry = registry
         self._authenticator = authenticator
@@ -138,6 +145,7 @@ class _ControlPlane:
         self._clock = clock
         self._max_body_bytes = max_body_bytes
         self._answered = answered
+        self._authorise = authorise
 
     async def answer(self, operation: OperationModel, request: Request) -> Response:
         """Serve one request. Never raises, but for cancellation."""
@@ -156,7 +164,7 @@ class _ControlPlane:
 
     async def _serve(self, operation: OperationModel, request: Request, request_id: str) -> HttpResponse:
         body = await self._read(operation, request)
-        context = self._context(request, body, request_id)
+        identity = await self._identify(request, body)
         handler = self._registry.get(operation.name)
         if handler is None:
             raise NotImplementedOperation(f"{operation.name} is not implemented by this version of Kappa")
@@ -165,7 +173,9 @@ class _ControlPlane:
         else:
             params = await asyncio.to_thread(self._params, operation, request, body)
         del body
-        return serialise(operation, await handler(context, params))
+        if self._authorise is not None:
+            await self._authorise(identity, operation.name, params)
+        return serialise(operation, await handler(_context(request, identity, request_id), params))
 
     def _params(self, operation: OperationModel, request: Request, body: bytes) -> Params:
         params = parse_request(
@@ -199,27 +209,28 @@ class _ControlPlane:
             f"Request must be smaller than {self._max_body_bytes} bytes for the {name} operation"
         )
 
-    def _context(self, request: Request, body: bytes, request_id: str) -> RequestContext:
+    async def _identify(self, request: Request, body: bytes) -> Identity:
         scope = request.scope
-        identity = self._authenticator.identify(
-            SignedRequest(
-                method=scope["method"],
-                raw_path=raw_path(scope),
-                query_string=scope["query_string"],
-                headers=scope["headers"],
-                body=body,
-            ),
-            now=self._clock(),
+        signed = SignedRequest(
+            method=scope["method"],
+            raw_path=raw_path(scope),
+            query_string=scope["query_string"],
+            headers=scope["headers"],
+            body=body,
         )
-        return RequestContext(
-            request_id=request_id,
-            account=identity.account,
-            region=identity.region,
-            access_key_id=identity.access_key_id,
-            source_ip=request.client.host if request.client else "",
-            host=request.headers.get("host", ""),
-            headers=request.headers,
-        )
+        return await identified(self._authenticator, signed, now=self._clock())
+
+
+def _context(request: Request, identity: Identity, request_id: str) -> RequestContext:
+    return RequestContext(
+        request_id=request_id,
+        account=identity.account,
+        region=identity.region,
+        access_key_id=identity.access_key_id,
+        source_ip=request.client.host if request.client else "",
+        host=request.headers.get("host", ""),
+        headers=request.headers,
+    )
 
 
 async def _unknown_operation(request: Request, _: Exception) -> Response:

@@ -2,12 +2,14 @@
 
 Two answers to it. :class:`Unverified` is the embedded gateway without keys: it believes the credential scope, so that ``aws configure``
 with any key works and the region chosen there is used. :class:`Verified` checks SigV4 signatures. Both know the session keys of
-functions, whose account is the function's own. Authorisation (policies) is not decided here.
+functions, whose account is the function's own. A third answer, Kubernetes' own identities, is in :mod:`kappa_gateway.kubernetes`; it
+may have to ask the API server first (:class:`Undecided`). Authorisation is not decided here.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Final, Protocol
 
@@ -21,6 +23,16 @@ _ACCOUNT: Final = re.compile(r"[0-9]{12}")
 _REGION: Final = re.compile(r"[a-z]{2,}(-[a-z0-9]+){1,4}")
 
 
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """A user of Kubernetes, as its reviews name one."""
+
+    username: str
+    """Such as ``system:serviceaccount:team:deployer``."""
+    groups: tuple[str, ...] = ()
+    uid: str = ""
+    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """Who sent a request."""
 
@@ -31,6 +43,16 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """None if the request is not signed."""
     session: SessionClaims | None = None
     """Set where a function called with its own session keys."""
+    subject: Subject | None = None
+    """In a cluster: whose rights on the custom resources bound the request. None: all of the account's."""
+
+
+class Undecided(Exception):
+    """Who sends a request is not known here yet: ``decide`` asks where it is known. It raises what ``identify`` raises."""
+
+    def __init__(self, decide: Callable[[], Awaitable[Identity]]) -> None:
+        super().__init__("not known here yet")
+        self.decide = decide
 
 
 class Authenticator(Protocol):
@@ -43,8 +65,18 @@ class Authenticator(Protocol):
         ------
         kappa_core.errors.LambdaError
             One of AWS's authentication errors (status 403).
+        Undecided
+            Only in a cluster, for a token that was not seen lately.
         """
         ...
+
+
+async def identified(authenticator: Authenticator, request: SignedRequest, *, now: float) -> Identity:
+    """:meth:`Authenticator.identify` for whoever can wait."""
+    try:
+        return authenticator.identify(request, now=now)
+    except Undecided as undecided:
+        return await undecided.decide()
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True):

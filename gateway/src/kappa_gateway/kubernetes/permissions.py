@@ -1,0 +1,182 @@
+"""What an operation of the Lambda API is in Kubernetes' words, and whether whoever asks may do it.
+
+An operation on a function is a verb on the custom resource that stands for it, in the namespace of the account: who may ``kubectl
+create`` a Function may CreateFunction. Invoking is ``create`` on ``functions/invoke``. The table below is the whole mapping; a test holds
+it against the operations that there are. Callers without a subject (the owner's access keys, and everybody in ``auth.mode=anonymous``)
+are not asked. It refuses, with AWS's AccessDeniedException, what no rule allows, and names the rule that would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from kappa_core.errors import AccessDeniedException, LambdaError
+from kappa_core.names import parse_function
+from kappa_core.resources import AccountId, Key, Region
+from kappa_gateway.auth.identity import Identity, Subject
+from kappa_gateway.kubernetes.reviews import Attributes, Reviews
+
+GROUP: Final = "lambda.kappa.dev"
+
+
+class Permission(NamedTuple):
+    """The verb and resource of an operation; ``of_function``: RBAC may name the single functions that it holds for."""
+
+    verb: str
+    resource: str
+    subresource: str = ""
+    of_function: bool = False
+
+
+INVOKE: Final = Permission("create", "functions", "invoke", of_function=True)
+
+_GET_FUNCTION: Final = Permission("get", "functions", of_function=True)
+_UPDATE_FUNCTION: Final = Permission("update", "functions", of_function=True)
+
+OPERATIONS: Final[Mapping[str, Permission]] = {
+    "Invoke": INVOKE,
+    "InvokeWithResponseStream": INVOKE,
+    "CreateFunction": Permission("create", "functions"),
+    "GetFunction": _GET_FUNCTION,
+    "GetFunctionConfiguration": _GET_FUNCTION,
+    "GetFunctionConcurrency": _GET_FUNCTION,
+    "GetFunctionRecursionConfig": _GET_FUNCTION,
+    "GetRuntimeManagementConfig": _GET_FUNCTION,
+    "UpdateFunctionCode": _UPDATE_FUNCTION,
+    "UpdateFunctionConfiguration": _UPDATE_FUNCTION,
+    "PutFunctionConcurrency": _UPDATE_FUNCTION,
+    "DeleteFunctionConcurrency": _UPDATE_FUNCTION,
+    "PutFunctionRecursionConfig": _UPDATE_FUNCTION,
+    "PutRuntimeManagementConfig": _UPDATE_FUNCTION,
+    "DeleteFunction": Permission("delete", "functions", of_function=True),
+    "ListFunctions": Permission("list", "functions"),
+    "GetAccountSettings": Permission("list", "functions"),
+    "TagResource": Permission("update", "functions"),
+    "UntagResource": Permission("update", "functions"),
+    "ListTags": Permission("get", "functions"),
+    "PublishVersion": Permission("create", "functionversions"),
+    "ListVersionsByFunction": Permission("list", "functionversions"),
+    "CreateAlias": Permission("create", "aliases"),
+    "GetAlias": Permission("get", "aliases"),
+    "UpdateAlias": Permission("update", "aliases"),
+    "DeleteAlias": Permission("delete", "aliases"),
+    "ListAliases": Permission("list", "aliases"),
+    "PublishLayerVersion": Permission("create", "layerversions"),
+    "GetLayerVersion": Permission("get", "layerversions"),
+    "GetLayerVersionByArn": Permission("get", "layerversions"),
+    "GetLayerVersionPolicy": Permission("get", "layerversions"),
+    "AddLayerVersionPermission": Permission("update", "layerversions"),
+    "RemoveLayerVersionPermission": Permission("update", "layerversions"),
+    "DeleteLayerVersion": Permission("delete", "layerversions"),
+    "ListLayers": Permission("list", "layerversions"),
+    "ListLayerVersions": Permission("list", "layerversions"),
+    "PutFunctionEventInvokeConfig": Permission("create", "eventinvokeconfigs"),
+    "UpdateFunctionEventInvokeConfig": Permission("update", "eventinvokeconfigs"),
+    "GetFunctionEventInvokeConfig": Permission("get", "eventinvokeconfigs"),
+    "DeleteFunctionEventInvokeConfig": Permission("delete", "eventinvokeconfigs"),
+    "ListFunctionEventInvokeConfigs": Permission("list", "eventinvokeconfigs"),
+    # Kappa's own routes; see kappa_gateway.native and kappa_gateway.native_events.
+    "ReadLogs": Permission("get", "functions", "logs", of_function=True),
+    "ReadEvents": Permission("get", "functions", "events", of_function=True),
+    "ChangeEvents": Permission("update", "functions", "events", of_function=True),
+}
+
+
+class Permissions:
+    """See the module.
+
+    Parameters
+    ----------
+    namespace_of
+        The namespace that an account's objects are in; None for an account that this cluster does not serve.
+    object_of
+        The name of the object that a function's key stands for.
+    service_account_of
+        The ServiceAccount that a role stands for, in the account's namespace.
+    """
+
+    def __init__(
+        self,
+        reviews: Reviews,
+        *,
+        namespace_of: Callable[[str], str | None],
+        object_of: Callable[[Key], str],
+        service_account_of: Callable[[str], str],
+    ) -> None:
+        self._reviews = reviews
+        self._namespace_of = namespace_of
+        self._object_of = object_of
+        self._service_account_of = service_account_of
+
+    def known(self, identity: Identity, permission: Permission, function: str, /) -> bool:
+        """Whether the request is allowed, as far as that is known without asking: False means *ask*, not *refused*."""
+        if identity.subject is None:
+            return True
+        wanted = self._attributes(identity, permission, function)
+        return wanted is not None and self._reviews.known_access(identity.subject, wanted) is True
+
+    async def check(self, identity: Identity, permission: Permission, function: str = "", *, action: str) -> None:
+        """Raises AccessDeniedException where the caller may not. ``function`` as the request names it; ``action`` is Lambda's."""
+        if identity.subject is not None:
+            await self._check(identity.subject, self._attributes(identity, permission, function), identity, action=action)
+
+    async def check_operation(self, identity: Identity, operation: str, params: Mapping[str, Any]) -> None:
+        """The same for an operation of the service model with its parameters, and for the role that these hand to a function."""
+        if identity.subject is None:
+            return
+        permission = OPERATIONS.get(operation)
+        if permission is None:
+            raise AccessDeniedException(f"{operation} cannot be granted by rules of Kubernetes.")
+        await self.check(identity, permission, params.get("FunctionName") or "", action=operation)
+        if params.get("Role"):
+            await self._check_role(identity, identity.subject, params["Role"], action=operation)
+
+    async def _check_role(self, identity: Identity, subject: Subject, role: str, *, action: str) -> None:
+        """Whose identity a function gets is not to be chosen by whoever may only write functions: iam:PassRole, on AWS."""
+        namespace = self._namespace_of(identity.account)
+        name = self._service_account_of(role)
+        wanted = None
+        if namespace is not None:
+            wanted = Attributes(verb="use", group="", resource="serviceaccounts", namespace=namespace, name=name)
+        try:
+            await self._check(subject, wanted, identity, action=action)
+        except AccessDeniedException:
+            raise AccessDeniedException(
+                f"User: {subject.username} is not authorized to perform: iam:PassRole on resource: {role} because no rule of "
+                f"Kubernetes allows it to use serviceaccounts/{name} in namespace {namespace}"
+            ) from None
+
+    async def _check(self, subject: Subject, wanted: Attributes | None, identity: Identity, *, action: str) -> None:
+        if wanted is not None and await self._reviews.access(subject, wanted):
+            return
+        lacking = "" if wanted is None else f" because no rule of Kubernetes allows it to {wanted}"
+        raise AccessDeniedException(
+            f"User: {subject.username} is not authorized to perform: lambda:{_ACTIONS.get(action, action)} in account "
+            f"{identity.account}{lacking}"
+        )
+
+    def _attributes(self, identity: Identity, permission: Permission, function: str) -> Attributes | None:
+        namespace = self._namespace_of(identity.account)
+        if namespace is None:
+            return None
+        name = ""
+        if permission.of_function and function:
+            try:
+                key = parse_function(function, None, account=AccountId(identity.account), region=Region(identity.region)).key
+            except LambdaError:
+                pass  # no name of a function of this account: the operation will say so, to whoever may do it to all
+            else:
+                name = self._object_of(key)
+        return Attributes(
+            verb=permission.verb,
+            group=GROUP,
+            resource=permission.resource,
+            subresource=permission.subresource,
+            namespace=namespace,
+            name=name,
+        )
+
+
+_ACTIONS: Final = {"Invoke": "InvokeFunction"}
+"""Actions of IAM that are not called as their operations."""
