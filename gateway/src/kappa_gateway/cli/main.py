@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from kappa_gateway.cli.client import Client, ClientError
+from kappa_gateway.cli.cluster import cluster
 from kappa_gateway.cli.events import events
 
 ENDPOINT = click.option(
@@ -131,6 +132,7 @@ def logs(function: str, follow: bool, since: str, request_id: str | None, endpoi
 
 
 main.add_command(events)
+main.add_command(cluster)
 
 
 @main.group()

@@ -1,0 +1,80 @@
+"""``kappa cluster``: what a chart, or an administrator without one, runs against a cluster. Parses, calls, prints."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from typing import NoReturn
+
+import click
+
+
+@click.group()
+def cluster() -> None:
+    """A cluster's preparation, and the proof that it works."""
+
+
+@cluster.command()
+@click.option("--namespace", default="kappa-system", show_default=True, help="Namespace of the release.")
+@click.option("--link-service", default="kappa-gateway-links", show_default=True, help="Headless Service of the gateways' links.")
+@click.option("--cluster-domain", default="cluster.local", show_default=True, help="Domain of Services' names.")
+@click.option("--postgresql-host", default=None, help="Make a password for the PostgreSQL server of this name.")
+@click.option("--no-crds", is_flag=True, help="Leave the CustomResourceDefinitions to somebody else.")
+def prepare(namespace: str, link_service: str, cluster_domain: str, postgresql_host: str | None, no_crds: bool) -> None:
+    """Apply the CustomResourceDefinitions and make the Secrets that are missing; may be repeated, and run twice at once."""
+    from kappa_crds.apply import apply_crds  # noqa: PLC0415
+
+    from kappa_crds.api import ApiError, KubernetesApi  # noqa: PLC0415
+    from kappa_gateway.kubernetes.access_keys import LABEL  # noqa: PLC0415
+    from kappa_gateway.kubernetes.namespace_secrets import NamespaceSecrets  # noqa: PLC0415
+    from kappa_gateway.kubernetes.prepare import Preparation, PrepareError, link_names  # noqa: PLC0415
+    from kappa_gateway.kubernetes.prepare import prepare as run  # noqa: PLC0415
+
+    asked = Preparation(
+        link_names=link_names(link_service, namespace=namespace, domain=cluster_domain),
+        access_key_labels={LABEL: "true"},
+        postgresql_host=postgresql_host,
+    )
+
+    async def connected() -> None:
+        api = await KubernetesApi.connect()
+        try:
+            await run(
+                asked,
+                secrets_of=NamespaceSecrets(api, namespace=namespace),
+                apply_crds=None if no_crds else lambda: apply_crds(api),
+                now=datetime.now(UTC),
+                say=click.echo,
+            )
+        finally:
+            await api.close()
+
+    try:
+        asyncio.run(connected())
+    except (ApiError, PrepareError) as error:
+        _fail(str(error))
+
+
+@cluster.command()
+@click.option(
+    "--endpoint-url",
+    envvar=["KAPPA_ENDPOINT", "AWS_ENDPOINT_URL_LAMBDA"],
+    default="http://127.0.0.1:9000",
+    show_default=True,
+    help="The gateway to talk to.",
+)
+@click.option("--runtime", default="python3.13", show_default=True, help="Runtime of the function.")
+def test(endpoint_url: str, runtime: str) -> None:
+    """Make a function by the Lambda API, invoke it, delete it. Credentials and region as for the AWS CLI."""
+    from kappa_gateway.kubernetes.trial import TrialError, run  # noqa: PLC0415
+
+    try:
+        run(endpoint_url, runtime=runtime, say=click.echo)
+    except TrialError as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"kappa: {message}", err=True)
+    sys.exit(1)
