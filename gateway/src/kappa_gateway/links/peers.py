@@ -1,8 +1,8 @@
 """Gateways that share environments: each dials the one that holds the scaler and tells it who waits here.
 
-Membership is static: every gateway is given the link addresses of all others and of the holder. The holder starts environments,
-answers who is turned away and asks everyone what is in flight (COLLECT); the environments themselves are linked to every gateway and
-need no word from here. When the connection to the holder is lost, waiters wait and nobody is started or turned away until it is back.
+The holder starts environments, answers who is turned away and asks everyone what is in flight (COLLECT); the environments themselves
+are linked to every gateway and need no word from here. When the connection to the holder is lost, waiters wait and nobody is started
+or turned away until it is back, or until another one is named (:meth:`HolderLink.follow`).
 
 It refuses to elect: who holds the scaler is a setting on one machine, and a Lease in a cluster.
 """
@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import Final
+from collections.abc import Callable
+from ssl import SSLContext
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -37,6 +39,9 @@ class PeerLink:
     def send(self, kind: FrameType, body: msgspec.Struct) -> None:
         self._link.send(kind, body)
 
+    def close(self, reason: str) -> None:
+        self._link.close(reason)
+
     def frame(self, frame: Frame, /) -> None:
         self._scaling.from_peer(self._name, frame.type, frame.body)
 
@@ -52,20 +57,47 @@ def accept_peer(link: Link, hello: PeerHello, scaling: Scaling) -> PeerLink:
     return peer
 
 
-class HolderLink:
-    """The connection to the gateway that holds the scaler: dialled for as long as this gateway runs."""
+class Tls(NamedTuple):
+    """How another gateway is known for one: its certificate is checked against this authority and this name, not its address."""
 
-    def __init__(self, *, me: str, address: str, scaling: Scaling, token: str = "") -> None:
+    context: SSLContext
+    name: str
+
+
+class HolderLink:
+    """The connection to the gateway that holds the scaler: dialled for as long as there is one to follow."""
+
+    def __init__(self, *, me: str, scaling: Scaling, token: Callable[[], str], tls: Tls | None = None) -> None:
+        """``token`` is asked before each greeting; it may raise OSError. ``tls`` is for addresses that begin with ``tls:``."""
         self._me = me
-        self._address = address
         self._scaling = scaling
         self._token = token
+        self._tls = tls
+        self._address = ""
         self._link: Link | None = None
+        """The one in use."""
+        self._connections: set[Link] = set()
+        """With those that are being closed."""
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._ended: list[asyncio.Task[None]] = []
 
-    def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._keep_connected())
+    def follow(self, address: str) -> None:
+        """``address`` holds the scaler from now on; empty: nobody that is known."""
+        if address == self._address:
+            return
+        self._address = address
+        self._ended = [task for task in self._ended if not task.done()]
+        if self._task is not None:
+            self._task.cancel()
+            self._ended.append(self._task)
+            self._task = None
+        link, self._link = self._link, None
+        if link is not None:
+            link.abort("another gateway holds the scaler")
+            self._scaling.holder_down()
+        if address:
+            self._task = asyncio.get_running_loop().create_task(self._keep_connected(address))
 
     def send(self, kind: FrameType, body: msgspec.Struct) -> None:
         if self._link is not None:
@@ -73,45 +105,58 @@ class HolderLink:
 
     async def close(self) -> None:
         """Idempotent."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        if self._link is not None:
+        self.follow("")
+        await asyncio.gather(*self._ended, return_exceptions=True)
+        while self._connections:
             self._lost.clear()
-            self._link.abort("the gateway stops")
             await self._lost.wait()
 
-    async def _keep_connected(self) -> None:
-        loop = asyncio.get_running_loop()
-        scheme, _, rest = self._address.partition(":")
+    async def _keep_connected(self, address: str) -> None:
         said = False
         while True:
-            self._lost.clear()
             try:
                 async with asyncio.timeout(DIAL_SECONDS):
-                    if scheme == "unix":
-                        await loop.create_unix_connection(self._make, rest)
-                    else:
-                        host, _, port = rest.rpartition(":")
-                        await loop.create_connection(self._make, host.strip("[]"), int(port))
+                    await self._dial(address)
             except (OSError, TimeoutError) as error:
                 if not said:
                     said = True
-                    logger.warning("the gateway that starts environments, %s, is out of reach: %s", self._address, error)
+                    logger.warning("the gateway that starts environments, %s, is out of reach: %s", address, error)
             else:
                 said = False
-                await self._lost.wait()
+                while self._link is not None:
+                    self._lost.clear()
+                    await self._lost.wait()
             await asyncio.sleep(REDIAL_SECONDS * (0.5 + random.random()))  # noqa: S311 - no secret
 
-    def _make(self) -> Link:
-        return Link(on_made=self._made, on_frame=self._frame, on_lost=self._gone)
+    async def _dial(self, address: str) -> None:
+        loop = asyncio.get_running_loop()
+        token = self._token()
+        scheme, _, rest = address.partition(":")
 
-    def _made(self, link: Link) -> None:
-        self._link = link
-        link.peer = f"gateway {self._address}"
-        link.send(
-            FrameType.PEER_HELLO,
-            PeerHello(gateway_id=self._me, oldest=OLDEST_VERSION, newest=PROTOCOL_VERSION, token=self._token),
+        def made(link: Link) -> None:
+            self._connections.add(link)
+            if address != self._address:
+                link.abort("another gateway holds the scaler")
+                return
+            self._link = link
+            link.peer = f"gateway {address}"
+            hello = PeerHello(gateway_id=self._me, oldest=OLDEST_VERSION, newest=PROTOCOL_VERSION, token=token)
+            link.send(FrameType.PEER_HELLO, hello)
+
+        def make() -> Link:
+            return Link(on_made=made, on_frame=self._frame, on_lost=self._gone)
+
+        if scheme == "unix":
+            await loop.create_unix_connection(make, rest)
+            return
+        host, _, port = rest.rpartition(":")
+        tls = self._tls if scheme == "tls" else None
+        await loop.create_connection(
+            make,
+            host.strip("[]"),
+            int(port),
+            ssl=tls.context if tls is not None else None,
+            server_hostname=tls.name if tls is not None else None,
         )
 
     def _frame(self, link: Link, frame: Frame) -> None:
@@ -123,8 +168,8 @@ class HolderLink:
             self._scaling.from_holder(frame.type, frame.body)
 
     def _gone(self, link: Link, reason: str) -> None:
-        if link is not self._link:
-            return
-        self._link = None
+        self._connections.discard(link)
         self._lost.set()
-        self._scaling.holder_down()
+        if link is self._link:
+            self._link = None
+            self._scaling.holder_down()

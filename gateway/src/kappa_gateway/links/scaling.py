@@ -3,7 +3,8 @@
 Exists in every gateway. In the one that holds the scaler (the only one, unless several work together) the
 :class:`~kappa_core.link.scale.Scaler` acts and the provider starts environments; in the others it takes notes, and what this
 gateway's waiters need goes to the holder (:mod:`kappa_gateway.links.peers`). Without a connection to the holder nothing is started
-and nobody is turned away: waiters wait, at most for the bounded time.
+and nobody is turned away: waiters wait, at most for the bounded time. Which gateway holds it is settled when it starts, or changes
+while it runs (:meth:`Scaling.take_over`, :meth:`Scaling.stand_down`).
 
 It refuses to talk to environments itself (that is :class:`~kappa_gateway.links.shell.InvocationPort`) and to know how one is made.
 """
@@ -12,13 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 import msgspec
 
 from kappa_core.limits import Limits
 from kappa_core.link import effects, frames
+from kappa_core.link.capacity import Known, Phase
 from kappa_core.link.effects import Effect
 from kappa_core.link.frames import Collect, Collected, Demand, Deny, FrameType, Hello
 from kappa_core.link.scale import Scaler
@@ -59,10 +61,18 @@ class ProviderNews(Protocol):
     def environment_gone(self, supervisor_id: str, environment_id: str) -> None: ...
 
 
-class Peer(Protocol):
-    """A connection to another gateway."""
+class Holder(Protocol):
+    """The connection to the gateway that holds the scaler."""
 
     def send(self, kind: FrameType, body: msgspec.Struct) -> None: ...
+
+
+class Peer(Protocol):
+    """The holder's connection to another gateway."""
+
+    def send(self, kind: FrameType, body: msgspec.Struct) -> None: ...
+
+    def close(self, reason: str) -> None: ...
 
 
 class Scaling:
@@ -83,14 +93,14 @@ class Scaling:
         """``gateways`` are the others' names; ``new_id`` makes environment ids."""
         self._loop = asyncio.get_running_loop()
         self._me = me
-        self._holder = holder
+        self._holder = False
         self._port = port
         self._limits = limits
         self._on_cause = on_cause
         self._scaler = Scaler(new_id=new_id, idle_seconds=idle_seconds)
         self._provider: EnvironmentProvider | None = None
         self._provider_news: ProviderNews | None = None
-        self._to_holder: Peer | None = None
+        self._to_holder: Holder | None = None
         self._told_holder: set[str] = set()
         """Revisions whose spec the holder has got on this connection."""
         self._peers: dict[str, Peer] = {}
@@ -98,18 +108,53 @@ class Scaling:
         """By revision, with the function key; of all gateways, as far as they have come by here."""
         self._reserved: dict[str, int | None] = {}
         self._pools: set[str] = set()
-        self._seen: dict[str, set[str]] = {}
-        """By supervisor: environments that it has spoken of and not reported as gone."""
+        self._seen: dict[str, dict[str, tuple[str, str]]] = {}
+        """By supervisor: environments that it has spoken of and not reported as gone, with revision and state. Only the holder
+        keeps those of a supervisor that is not linked."""
+        self._linked: set[str] = set()
         self._starts: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         if holder:
-            now = self._loop.time()
-            expected = [me, *gateways, SUPERVISORS] if gateways else [me]
-            self._apply([*self._scaler.on_gateway_up(me, now), *self._scaler.take_over(1, (), expected, now)])
+            self.take_over(1, expected=[*gateways, SUPERVISORS] if gateways else ())
+
+    # -- holding the scaler -------------------------------------------------------------------------------------------
+    @property
+    def holds(self) -> bool:
+        """Whether this gateway holds the scaler."""
+        return self._holder
+
+    def take_over(self, epoch: int, *, expected: Iterable[str], known: Iterable[Known] = ()) -> None:
+        """This gateway holds the scaler from now on. Nothing is decided before the ``expected`` gateways (and SUPERVISORS, where there
+        may be environments from before) are up, or for REBUILD_SECONDS. What is linked here counts from the first moment; ``known``
+        is what else exists."""
+        now = self._loop.time()
+        self._holder, self._to_holder = True, None
+        linked = [
+            Known(environment_id, revision, _phase(state))
+            for seen in self._seen.values()
+            for environment_id, (revision, state) in seen.items()
+        ]
+        wanted = self._scaler.take_over(epoch, [*linked, *known], [self._me, *expected], now)
+        self._apply([*wanted, *self._scaler.on_gateway_up(self._me, now)])
+        self._port.scaler_changed()
+
+    def stand_down(self) -> None:
+        """Another gateway holds the scaler, or this one can no longer be sure that it does. The provider is let go of, not closed."""
+        self._holder = False
+        self._scaler.stand_down()
+        self._provider = self._provider_news = None
+        for task in self._starts:
+            task.cancel()
+        peers, self._peers = self._peers, {}
+        for peer in peers.values():
+            peer.close("the scaler is held elsewhere")
+        for supervisor_id in self._seen.keys() - self._linked:
+            del self._seen[supervisor_id]
+        self._arm()
 
     def provide(self, provider: EnvironmentProvider, *, news: ProviderNews | None = None) -> None:
-        """Set the provider, once; only the holder has one."""
+        """Set the provider; only the holder has one."""
         self._provider = provider
         self._provider_news = news
 
@@ -162,7 +207,7 @@ class Scaling:
                 self._to_holder.send(FrameType.SPEC, body)
             self._to_holder.send(FrameType.DEMAND, demand)
 
-    def holder_up(self, holder: Peer) -> None:
+    def holder_up(self, holder: Holder) -> None:
         """The connection to the gateway that holds the scaler is up: it has to hear everything."""
         self._to_holder = holder
         self._told_holder.clear()
@@ -212,29 +257,36 @@ class Scaling:
             # Environments from before this gateway's start count from now on, whoever asked for them.
             key = function_key_of(spec)
             self.learn(spec, key, self._reserved.get(key))
-        told = {state.environment_id for state in hello.environments if state.environment_id}
-        seen = self._seen.setdefault(hello.supervisor_id, set())
-        for environment_id in seen - told:
+        told = {state.environment_id: (hello.revision, state.state) for state in hello.environments if state.environment_id}
+        seen = self._seen.setdefault(hello.supervisor_id, {})
+        self._linked.add(hello.supervisor_id)
+        for environment_id in seen.keys() - told.keys():
             wanted += self._gone(hello.supervisor_id, environment_id, "it ended while its supervisor was not linked")
         seen |= told
-        for state in hello.environments:
-            if state.environment_id:
-                wanted += self._scaler.on_environment(state.environment_id, hello.revision, state.state, now)
+        if self._holder:
+            for environment_id, (revision, state) in told.items():
+                wanted += self._scaler.on_environment(environment_id, revision, state, now)
         self._apply(wanted)
         if self._provider_news is not None:
             self._provider_news.supervisor_up(hello.supervisor_id)
 
     def supervisor_down(self, supervisor_id: str, /) -> None:
         """A supervisor's link is lost; that says nothing about its environments."""
+        self._linked.discard(supervisor_id)
+        if not self._holder:
+            self._seen.pop(supervisor_id, None)
         if self._provider_news is not None:
             self._provider_news.supervisor_down(supervisor_id)
 
     def environment(self, supervisor_id: str, environment_id: str, revision: str, state: str, /) -> None:
-        self._seen.setdefault(supervisor_id, set()).add(environment_id)
-        self._apply(self._scaler.on_environment(environment_id, revision, state, self._loop.time()))
+        self._seen.setdefault(supervisor_id, {})[environment_id] = (revision, state)
+        if self._holder:
+            self._apply(self._scaler.on_environment(environment_id, revision, state, self._loop.time()))
 
-    def draining(self, environment_id: str, revision: str, /) -> None:
-        self._apply(self._scaler.on_environment(environment_id, revision, "draining", self._loop.time()))
+    def draining(self, supervisor_id: str, environment_id: str, revision: str, /) -> None:
+        self._seen.setdefault(supervisor_id, {})[environment_id] = (revision, "draining")
+        if self._holder:
+            self._apply(self._scaler.on_environment(environment_id, revision, "draining", self._loop.time()))
 
     def retire_refused(self, environment_id: str, refused: frames.Refused, /) -> None:
         self._apply(self._scaler.on_retire_refused(environment_id, refused.reason, refused.idle_ms, self._loop.time()))
@@ -243,7 +295,7 @@ class Scaling:
         self._apply(self._gone(supervisor_id, environment_id, reason))
 
     def _gone(self, supervisor_id: str, environment_id: str, reason: str) -> list[Effect]:
-        self._seen.get(supervisor_id, set()).discard(environment_id)
+        self._seen.get(supervisor_id, {}).pop(environment_id, None)
         if self._provider_news is not None:
             self._provider_news.environment_gone(supervisor_id, environment_id)
         return self._scaler.on_environment_gone(environment_id, reason, self._loop.time())
@@ -252,7 +304,7 @@ class Scaling:
         """The provider knows that a supervisor is no more: what had not been reported as gone is gone with it."""
         now = self._loop.time()
         wanted: list[Effect] = []
-        for environment_id in {*environment_ids, *self._seen.pop(supervisor_id, ())}:
+        for environment_id in dict.fromkeys((*environment_ids, *self._seen.pop(supervisor_id, ()))):
             wanted += self._scaler.on_environment_gone(environment_id, reason, now)
         self._apply(wanted)
 
@@ -350,6 +402,11 @@ class Scaling:
         for task in list(self._starts):
             task.cancel()
         await asyncio.gather(*self._starts, return_exceptions=True)
+
+
+def _phase(state: str) -> Phase:
+    """What HELLO and ENVIRONMENT say of an environment, as the scaler counts it."""
+    return "starting" if state == "init" else "draining" if state == "draining" else "ready"
 
 
 def function_key_of(spec: VersionSpec) -> str:

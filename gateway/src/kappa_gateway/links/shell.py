@@ -61,11 +61,19 @@ class EnvironmentNews(Protocol):
 
     def environment(self, supervisor_id: str, environment_id: str, revision: str, state: str, /) -> None: ...
 
-    def draining(self, environment_id: str, revision: str, /) -> None: ...
+    def draining(self, supervisor_id: str, environment_id: str, revision: str, /) -> None: ...
 
     def retire_refused(self, environment_id: str, refused: frames.Refused, /) -> None: ...
 
     def gone(self, supervisor_id: str, environment_id: str, reason: str, /) -> None: ...
+
+
+class Autopsy(Protocol):
+    """Finds out what became of a supervisor that is lost for good, where somebody can know."""
+
+    async def __call__(self, supervisor_id: str, /) -> str:
+        """How the runtime ended, as AWS says it (``signal: killed``), if it was the function's doing; else empty. Takes a few
+        seconds at most and raises nothing."""
 
 
 class Stats(NamedTuple):
@@ -127,12 +135,15 @@ class InvocationPort:
 
     news: EnvironmentNews
 
-    def __init__(self, *, limits: Limits, on_logs: OnLogs, seal: SpecSeal | None = None) -> None:
-        """With ``seal`` the word of a supervisor on what a revision is counts only if a gateway has sealed it."""
+    def __init__(self, *, limits: Limits, on_logs: OnLogs, seal: SpecSeal | None = None, autopsy: Autopsy | None = None) -> None:
+        """With ``seal`` the word of a supervisor on what a revision is counts only if a gateway has sealed it. ``autopsy`` is asked
+        before an invocation is answered as lost with its supervisor."""
         self._loop = asyncio.get_running_loop()
         self._dispatcher = Dispatcher(capacity_wait=limits.capacity_wait_seconds, queue_bound=limits.capacity_queue)
         self._on_logs = on_logs
         self._seal = seal
+        self._autopsy = autopsy
+        self._autopsies: set[asyncio.Task[None]] = set()
         self._specs: dict[str, VersionSpec] = {}
         """By revision: what was invoked here or runs here."""
         self._reserved: dict[str, int | None] = {}
@@ -262,6 +273,11 @@ class InvocationPort:
         self._apply(self._dispatcher.on_assigned(supervisor.number, spec.revision, self._loop.time()))
         return True
 
+    def environments_of(self, supervisor_id: str, /) -> tuple[str, ...] | None:
+        """What a supervisor has spoken of and not reported as gone; None: it is not linked."""
+        supervisor = self._of_supervisor.get(supervisor_id)
+        return None if supervisor is None else tuple(supervisor.environments.values())
+
     def start(self, supervisor_id: str, environment_ids: list[str], /) -> bool:
         """Have a supervisor begin environments. False: it is not linked."""
         supervisor = self._of_supervisor.get(supervisor_id)
@@ -373,7 +389,8 @@ class InvocationPort:
                 self._apply(dispatcher.on_draining(number, stream, now))
                 if stream in supervisor.environments and supervisor.spec is not None:
                     supervisor.states[stream] = "draining"
-                    self.news.draining(supervisor.environments[stream], supervisor.spec.revision)
+                    environment_id = supervisor.environments[stream]
+                    self.news.draining(supervisor.supervisor_id, environment_id, supervisor.spec.revision)
             case FrameType.GONE:
                 supervisor.link.drop(stream)
                 self._apply(dispatcher.on_gone(number, stream, body.request_id, body.reason, now))
@@ -421,7 +438,7 @@ class InvocationPort:
             elif isinstance(effect, effects.Unavailable):
                 self._fail(effect.request_id, ServiceUnavailableException(f"No execution environment: {effect.cause}."))
             elif isinstance(effect, effects.EnvironmentLost):
-                self._fail(effect.request_id, EnvironmentLostException(f"The execution environment was lost: {effect.cause}."))
+                self._environment_lost(effect)
             else:
                 assert isinstance(effect, effects.CloseLink), effect
                 replaced = self._links.pop(effect.link, None)
@@ -464,6 +481,30 @@ class InvocationPort:
         if not call.future.done():
             call.future.set_exception(error)
 
+    def _environment_lost(self, effect: effects.EnvironmentLost) -> None:
+        error = EnvironmentLostException(f"The execution environment was lost: {effect.cause}.")
+        if self._autopsy is None or not effect.supervisor or effect.request_id not in self._calls:
+            self._fail(effect.request_id, error)
+            return
+        task = self._loop.create_task(self._examine(effect.request_id, effect.supervisor, self._autopsy, error))
+        self._autopsies.add(task)
+        task.add_done_callback(self._autopsies.discard)
+
+    async def _examine(self, request_id: str, supervisor_id: str, autopsy: Autopsy, error: Exception) -> None:
+        """A runtime that was killed with its supervisor is the function's error, not the platform's."""
+        ended = await autopsy(supervisor_id)
+        if not ended:
+            self._fail(request_id, error)
+            return
+        call = self._calls.pop(request_id, None)
+        if call is None:
+            return
+        _expect_nothing(call)
+        if not call.future.done():
+            text = f"RequestId: {request_id} Error: Runtime exited with error: {ended}"
+            payload = msgspec.json.encode({"errorType": "Runtime.ExitError", "errorMessage": text})
+            call.future.set_result((frames.Result(request_id, "Unhandled", "Runtime.ExitError"), payload))
+
     # -- time ---------------------------------------------------------------------------------------------------------
     def _flush_soon(self) -> None:
         if not self._flushing:
@@ -496,6 +537,8 @@ class InvocationPort:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for task in self._autopsies:
+            task.cancel()
         for request_id in list(self._calls):
             self._fail(request_id, EnvironmentLostException("The gateway is stopping."))
 
