@@ -2,7 +2,8 @@
 
 The same fields stand in the spec of a Function and of a FunctionVersion and, of what invocations run on, in ``status.serving``.
 Written out in full, defaults included, so that a value which another field owner holds is never left standing by being left out;
-read with AWS's defaults, so that a manifest can leave out what AWS lets callers leave out.
+read with AWS's defaults, so that a manifest can leave out what AWS lets callers leave out. Container images are no source of code
+here, so their ``imageConfig`` has no field.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from kappa_core import limits
 from kappa_core.names import layer_arn, partition
 from kappa_core.resources import Code, Configuration, DeadLetter, FileSystem, Logging, VpcConfig
 from kappa_crds.code import code_fields
-from kappa_crds.members import camel, pascal
 
 DEFAULT_ROLE: Final = "kappa-default"
 """Name of the role of functions whose manifest names none."""
@@ -58,7 +58,6 @@ def configuration_fields(configuration: Configuration) -> Fields:
             }
         ),
         "snapStart": {"applyOn": configuration.snap_start},
-        "imageConfig": None if configuration.image_config is None else camel(configuration.image_config),
     }
     return present(fields)
 
@@ -67,7 +66,6 @@ def configuration_of(fields: Mapping[str, Any], *, code: Code, name: str, accoun
     """The configuration that a spec stands for. ``name`` is the function's, for the default log group."""
     environment, vpc = fields.get("environment"), fields.get("vpcConfig")
     target = (fields.get("deadLetterConfig") or {}).get("targetARN")
-    image = fields.get("imageConfig")
     return Configuration(
         runtime=fields.get("runtime"),
         handler=fields.get("handler"),
@@ -96,7 +94,6 @@ def configuration_of(fields: Mapping[str, Any], *, code: Code, name: str, accoun
         kms_key_arn=fields.get("kmsKeyARN") or None,
         logging=_logging(fields.get("loggingConfig") or {}, name=name),
         snap_start=(fields.get("snapStart") or {}).get("applyOn", "None"),
-        image_config=None if image is None else pascal(image),
     )
 
 

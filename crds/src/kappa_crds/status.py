@@ -36,6 +36,8 @@ Object = Mapping[str, Any]
 
 CODE_READY: Final = "CodeReady"
 """Condition of Functions and FunctionVersions, the gateway's: code and settings are accepted and can be served."""
+REASON_CHARACTERS: Final = 4096
+_MESSAGE_CHARACTERS: Final = 1024
 
 
 # -- read --------------------------------------------------------------------------------------------------------------------
@@ -177,14 +179,19 @@ def _taken(code: Code, spec: Object) -> Fields | None:
     return {**archive_fields(code), "of": code_digest(spec)}
 
 
+def _cut(reason: str | None) -> str | None:
+    """A reason as long as the schema takes it: a status that is refused would never be written."""
+    return None if reason is None else reason[:REASON_CHARACTERS]
+
+
 def _states(status: FunctionStatus, *, written: Object | None, now_ms: int | None) -> Fields:
     fields: Fields = {
         "observedGeneration": _generation(written or {}),
         "state": status.state,
-        "stateReason": status.state_reason,
+        "stateReason": _cut(status.state_reason),
         "stateReasonCode": status.state_reason_code,
         "lastUpdateStatus": status.last_update_status,
-        "lastUpdateStatusReason": status.last_update_status_reason,
+        "lastUpdateStatusReason": _cut(status.last_update_status_reason),
         "lastUpdateStatusReasonCode": status.last_update_status_reason_code,
     }
     if now_ms is not None:
@@ -215,7 +222,7 @@ def condition(
         "type": type,
         "status": status,
         "reason": reason,
-        "message": message[:1024],
+        "message": message[:_MESSAGE_CHARACTERS],
         "observedGeneration": generation,
         "lastTransitionTime": since,
     }

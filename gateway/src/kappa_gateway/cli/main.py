@@ -15,6 +15,7 @@ import click
 
 from kappa_gateway.cli.client import Client, ClientError
 from kappa_gateway.cli.cluster import cluster
+from kappa_gateway.cli.crds import crds
 from kappa_gateway.cli.events import events
 
 ENDPOINT = click.option(
@@ -132,6 +133,7 @@ def logs(function: str, follow: bool, since: str, request_id: str | None, endpoi
 
 
 main.add_command(events)
+main.add_command(crds)
 main.add_command(cluster)
 
 
