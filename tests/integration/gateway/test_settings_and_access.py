@@ -237,13 +237,23 @@ def test_code_downloads_by_its_link_alone(guarded: KappaDev) -> None:
 
 
 def test_access_lines_are_json_and_one_for_each_request(guarded: KappaDev) -> None:
+    expected = ("/2015-03-31/no-such-path", f"{FUNCTIONS}/echo/invocations")
     seen = len(guarded.output)
-    status, _, _ = send(guarded, "GET", "/2015-03-31/no-such-path?secret=1")
+    status, _, _ = send(guarded, "GET", f"{expected[0]}?secret=1")
     answer = guarded.client(keys=KEYS).invoke(FunctionName="echo")
-    lines = [json.loads(line) for line in guarded.output[seen:].splitlines() if line.startswith("{")]
+
+    def said() -> list[dict[str, Any]]:
+        """A line is written when the answer has been sent, so it may come a little later than that."""
+        every = [json.loads(line) for line in guarded.output[seen:].splitlines() if line.startswith("{")]
+        return [line for line in every if line["path"] in expected]
+
+    deadline = time.monotonic() + 10
+    while len(said()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    lines = said()
     assert [(line["method"], line["path"], line["status"]) for line in lines] == [
-        ("GET", "/2015-03-31/no-such-path", status),
-        ("POST", f"{FUNCTIONS}/echo/invocations", 200),
+        ("GET", expected[0], status),
+        ("POST", expected[1], 200),
     ]
     assert lines[1]["request_id"] == answer["ResponseMetadata"]["RequestId"]
     assert lines[1]["duration_ms"] > 0

@@ -9,7 +9,7 @@ rebinding) sends that name as Host: only loopback names and configured hosts are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
@@ -52,7 +52,8 @@ class BrowserGuard:
             name = _host_of(host)
             return name is not None and (self._any_host or name in allowed or _is_loopback(name))
 
-        self._is_allowed_host = is_allowed
+        self.allows_host: Callable[[bytes], bool] = is_allowed
+        """Whether this value of a Host header is served here."""
 
     def check(self, headers: Headers) -> None:
         """Refuse a request that a foreign web page may have sent.
@@ -68,7 +69,7 @@ class BrowserGuard:
             Status 403, saying which header is to blame and which setting allows it.
         """
         hosts = [value for name, value in headers if name == b"host"]
-        if len(hosts) != 1 or not self._is_allowed_host(hosts[0]):
+        if len(hosts) != 1 or not self.allows_host(hosts[0]):
             shown = hosts[0].decode("latin-1")[:256] if hosts else ""
             raise ForbiddenHostException(
                 f"The host {shown!r} is not served here. If it is yours, add it to the allowed hosts (KAPPA_ALLOWED_HOSTS)."

@@ -37,11 +37,13 @@ from kappa_gateway.embedded.specs import ServiceEndpoints, Specs
 from kappa_gateway.hot.index import FunctionIndex
 from kappa_gateway.hot.invoke import InvokePath
 from kappa_gateway.hot.path import Caller
+from kappa_gateway.hot.quick import QuickInvoke
 from kappa_gateway.hot.stream import StreamPath
 from kappa_gateway.hot.version import Version
 from kappa_gateway.observe.access import AccessLog
 from kappa_gateway.observe.metrics import Metrics
 from kappa_gateway.operations.locks import KeyedLocks
+from kappa_gateway.operations.preparing import UnpackedCode
 from kappa_gateway.operations.settle import Settler
 from kappa_gateway.operations.sweep import Sweeper
 from kappa_gateway.settings import Settings
@@ -75,6 +77,7 @@ class EmbeddedGateway:
     """See the module. Use :meth:`open`; then serve :attr:`application` and call :meth:`close` at the end."""
 
     application: Gateway
+    quick: QuickInvoke | None
 
     def __init__(self, settings: Settings, data_dir: DataDir, *, endpoint: str, environment: Mapping[str, str]) -> None:
         self._settings = settings
@@ -124,8 +127,7 @@ class EmbeddedGateway:
         self._locks = KeyedLocks()
         self._settler = Settler(
             store=self.store,
-            trees=self._trees,
-            runtimes=self.runtimes,
+            preparation=UnpackedCode(store=self.store, trees=self._trees, runtimes=self.runtimes),
             locks=self._locks,
             delay=STRICT_SETTLE_SECONDS if settings.strict_states else 0.0,
         )
@@ -160,8 +162,22 @@ class EmbeddedGateway:
         self._follow(self.events.run(), "events")
         sweeper = Sweeper(store=self.store, blobs=self.blobs, trees=self._trees, clock=_epoch_ms)
         self._follow(sweeper.run(), "sweeper")
+        guard = BrowserGuard((*settings.allowed_hosts, settings.host))
+        # The access line is written around ASGI, which the short way does not pass.
+        self.quick = (
+            None
+            if settings.access_log
+            else QuickInvoke(
+                allows_host=guard.allows_host,
+                authenticate=self._caller,
+                router=index,
+                links=self.links.port,
+                in_flight=self.metrics.in_flight,
+                start_task=lambda work: self._follow(work, "look up a function that has no environment", forget=True),
+            )
+        )
         self.application = Gateway(
-            guard=BrowserGuard((*settings.allowed_hosts, settings.host)),
+            guard=guard,
             invoke=InvokePath(
                 authenticate=self._caller,
                 router=index,

@@ -40,8 +40,17 @@ class Caller(NamedTuple):
     region: str
 
 
+class Unadmitted(Exception):
+    """Whether the caller may come in is not known here yet: ``admit`` asks where it is known. It raises what Authenticate raises."""
+
+    def __init__(self, admit: Callable[[], Awaitable[Caller]]) -> None:
+        super().__init__("not known here yet")
+        self.admit = admit
+
+
 class Authenticate(Protocol):
-    """Checks the request's signature where keys are required. Raises the SigV4 errors of kappa_core.errors."""
+    """Checks the request's signature where keys are required, and in a cluster the caller's rights. Raises the authentication errors
+    of kappa_core.errors, and Unadmitted where that needs a question to the API server."""
 
     def __call__(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], body: bytes, /) -> Caller: ...
 
@@ -75,7 +84,7 @@ class InFlight(Protocol):
     def dec(self) -> None: ...
 
 
-_STATUS_CLASS: Final = {2: "ok", 4: "client_error", 5: "platform_error"}
+STATUS_CLASS: Final = {2: "ok", 4: "client_error", 5: "platform_error"}
 
 
 class HotPath(ABC):
@@ -103,7 +112,10 @@ class HotPath(ABC):
             headers = dict(scope["headers"])
             declared = headers.get(b"content-length")
             body = await read_body(receive, limit=self._limits.sync_request_bytes, declared=declared, operation=self.operation)
-            caller = self._authenticate(scope, headers, body)
+            try:
+                caller = self._authenticate(scope, headers, body)
+            except Unadmitted as unadmitted:
+                caller = await unadmitted.admit()
             request = parse(scope, headers, operation=self.operation)
             route = self._router.cached(caller, request.name, request.qualifier)
             if route is None:
@@ -125,7 +137,7 @@ class HotPath(ABC):
         except LambdaError as error:
             status = error.status
             if route is not None:
-                route.record("throttled" if status == 429 else _STATUS_CLASS[status // 100], time.perf_counter() - started)
+                route.record("throttled" if status == 429 else STATUS_CLASS[status // 100], time.perf_counter() - started)
             await _refuse(send, error, request_id)
         except ClientDisconnected:
             status = 499

@@ -88,12 +88,22 @@ class Stats(NamedTuple):
     supervisors: int
 
 
+class Reply(Protocol):
+    """Where an answer goes: a future, or what the short way has instead of one (kappa_gateway.hot.quick)."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, result: Answer, /) -> None: ...
+
+    def set_exception(self, error: BaseException, /) -> None: ...
+
+
 class _Call:
     """An invocation that has no answer yet."""
 
     __slots__ = ("future", "invoke", "on_data", "payload", "sink", "streaming_from")
 
-    def __init__(self, invoke: frames.Invoke, payload: bytes, future: asyncio.Future[Answer], on_data: OnData | None) -> None:
+    def __init__(self, invoke: frames.Invoke, payload: bytes, future: Reply, on_data: OnData | None) -> None:
         self.invoke = invoke
         self.payload = payload
         self.future = future
@@ -176,19 +186,40 @@ class InvocationPort:
         Cancelling gives up an invocation that still waits; what runs goes on to its end. Raises TooManyRequestsException,
         ServiceUnavailableException (nothing has run) and EnvironmentLostException.
         """
-        revision = spec.revision
-        if revision not in self._specs or self._reserved.get(function_key, -1) != reserved:
-            self.learn(spec, function_key, reserved)
-        request_id = invoke.request_id
         future: asyncio.Future[Answer] = self._loop.create_future()
-        self._calls[request_id] = _Call(invoke, payload, future, on_data)
-        self._apply(self._dispatcher.invoke(request_id, revision, function_key, self._loop.time()))
+        self.submit(
+            spec=spec,
+            function_key=function_key,
+            reserved=reserved,
+            invoke=invoke,
+            payload=payload,
+            reply=future,
+            on_data=on_data,
+        )
         try:
             return await future
         except asyncio.CancelledError:
-            if self._dispatcher.cancel(request_id, self._loop.time()):
-                del self._calls[request_id]
+            if self._dispatcher.cancel(invoke.request_id, self._loop.time()):
+                del self._calls[invoke.request_id]
             raise
+
+    def submit(
+        self,
+        *,
+        spec: VersionSpec,
+        function_key: str,
+        reserved: int | None,
+        invoke: frames.Invoke,
+        payload: bytes,
+        reply: Reply,
+        on_data: OnData | None = None,
+    ) -> None:
+        """:meth:`invoke` without waiting: ``reply`` is told, now or from a later callback, and must not raise."""
+        revision = spec.revision
+        if revision not in self._specs or self._reserved.get(function_key, -1) != reserved:
+            self.learn(spec, function_key, reserved)
+        self._calls[invoke.request_id] = _Call(invoke, payload, reply, on_data)
+        self._apply(self._dispatcher.invoke(invoke.request_id, revision, function_key, self._loop.time()))
 
     def learn(self, spec: VersionSpec, function_key: str, reserved: int | None) -> None:
         """What is about to be invoked, and the function's reserved concurrency."""
