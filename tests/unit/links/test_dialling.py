@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from kappa_runtime.link.dialling import AddressError, parse_address
+from kappa_runtime.link.dialling import AddressError, Target, parse_address
 
 
 @pytest.mark.parametrize(
     ("address", "target"),
     [
-        ("unix:/run/kappa/link", "/run/kappa/link"),
-        ("unix:/with:colon", "/with:colon"),
-        ("tcp:127.0.0.1:9001", ("127.0.0.1", 9001)),
-        ("tcp:[::1]:9001", ("::1", 9001)),
-        ("tcp:gateway.kappa.svc:9001", ("gateway.kappa.svc", 9001)),
+        ("unix:/run/kappa/link", Target("/run/kappa/link")),
+        ("unix:/with:colon", Target("/with:colon")),
+        ("tcp:127.0.0.1:9001", Target("", "127.0.0.1", 9001)),
+        ("tcp:[::1]:9001", Target("", "::1", 9001)),
+        ("tcp:gateway.kappa.svc:9001", Target("", "gateway.kappa.svc", 9001)),
+        ("tls:10.0.0.7:9443", Target("", "10.0.0.7", 9443, tls=True)),
+        ("tls:[fd00::7]:9443", Target("", "fd00::7", 9443, tls=True)),
     ],
 )
-def test_an_address_names_a_socket_file_or_a_host_and_port(address: str, target: str | tuple[str, int]) -> None:
+def test_an_address_names_a_socket_file_or_a_host_and_port(address: str, target: Target) -> None:
     assert parse_address(address) == target
 
 
-@pytest.mark.parametrize("address", ["", "unix:", "tcp:", "tcp:host", "tcp:host:", "tcp::80", "tcp:host:http", "http://host:80"])
+@pytest.mark.parametrize(
+    "address", ["", "unix:", "tcp:", "tcp:host", "tcp:host:", "tcp::80", "tls:host", "tcp:host:http", "http://host:80"]
+)
 def test_anything_else_is_refused_with_what_was_given(address: str) -> None:
     with pytest.raises(AddressError, match="neither"):
         parse_address(address)

@@ -70,7 +70,8 @@ def _write(
         raise InvalidParameterValueException(COULD_NOT_UNZIP) from UnsafePath(f"two entries fall on {error.filename}")
     for parts in reversed(outermost_first):
         target.joinpath(*parts).chmod(0o555)
-    target.chmod(0o555)
+    with contextlib.suppress(PermissionError):  # the root of a pod's volume is root's, whoever may write to it
+        target.chmod(0o555)
 
 
 def _write_file(path: Path, archive: zipfile.ZipFile, entry: FileEntry) -> None:

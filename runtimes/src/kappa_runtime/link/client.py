@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -38,7 +39,7 @@ from kappa_core.link.frames import (
 from kappa_core.link.parking import Parking, Then
 from kappa_core.link.transport import Link, Transfer
 from kappa_core.spec import VersionSpec
-from kappa_runtime.link.dialling import Dialler
+from kappa_runtime.link.dialling import Dialler, Trust
 from kappa_runtime.link.logs import LogSender
 
 logger = logging.getLogger("kappa.supervisor")
@@ -120,17 +121,22 @@ class _Sending:
 
 
 class _Gateway:
-    __slots__ = ("dialler", "unread", "unread_bytes")
+    __slots__ = ("departing", "dialler", "unread", "unread_bytes")
 
     def __init__(self, dialler: Dialler) -> None:
         self.dialler = dialler
+        self.departing = False
+        """No longer listed: it is forgotten when its link is lost."""
         self.unread: dict[int, _Unread] = {}
         """By stream: the next INVOKE on a stream proves as well that the result before it has arrived."""
         self.unread_bytes = 0
 
 
 class LinkClient:
-    """See the module. ``ended`` is done when the supervisor has to end, with the reason."""
+    """See the module. ``ended`` is done when the supervisor has to end, with the reason.
+
+    Which gateways there are is given once, or, where they come and go, said by :meth:`follow`.
+    """
 
     def __init__(
         self,
@@ -140,10 +146,12 @@ class LinkClient:
         environments: Environments,
         spec: VersionSpec | None,
         spare_for: str = "",
-        token: str = "",
-        gone_seconds: float,
+        token: Callable[[], str] = str,
+        trust: Trust | None = None,
+        gone_seconds: float | None,
     ) -> None:
-        """``gone_seconds`` without any gateway are taken as all gateways gone for good. Raises AddressError."""
+        """``token`` is asked at every greeting and may raise OSError. ``gone_seconds`` without any gateway are taken as all gateways
+        gone for good; None: they never are. Raises AddressError."""
         self._loop = asyncio.get_running_loop()
         self._supervisor_id = supervisor_id
         self._environments = environments
@@ -153,12 +161,15 @@ class LinkClient:
         """Of the spec, as ASSIGN brought it."""
         self._spare_for = spare_for
         self._token = token
+        self._trust = trust
         self._gone_seconds = gone_seconds
         self._parking = Parking()
         self._gateways: dict[str, _Gateway] = {}
+        self._numbers = itertools.count(1)
+        """Of connections, to whomever: a gateway that was forgotten and comes back must not take the new one for an old one."""
+        self._closings: set[asyncio.Task[None]] = set()
         for address in gateways:
-            dialler = Dialler(address, on_up=self._up, on_frame=self._received, on_down=self._down)
-            self._gateways[address] = _Gateway(dialler)
+            self._add(address)
         self._running: dict[int, tuple[str, int]] = {}
         """By stream: gateway and the epoch that its INVOKE named."""
         self._answers: dict[int, _Answer] = {}
@@ -179,7 +190,7 @@ class LinkClient:
     # -- life ---------------------------------------------------------------------------------------------------------
     def start(self, environment_ids: list[str]) -> None:
         """Dial the gateways, and begin the environments that the supervisor was made for."""
-        self._gone = self._loop.call_later(self._gone_seconds, self._end, "gone")
+        self._begin_waiting()
         for gateway in self._gateways.values():
             gateway.dialler.start()
         if environment_ids:
@@ -196,7 +207,47 @@ class LinkClient:
         for timer in (self._deadline, self._gone):
             if timer is not None:
                 timer.cancel()
-        await asyncio.gather(*(gateway.dialler.close() for gateway in self._gateways.values()))
+        await asyncio.gather(*(gateway.dialler.close() for gateway in self._gateways.values()), *self._closings)
+
+    def follow(self, addresses: Iterable[str]) -> None:
+        """These are the gateways now. New ones are dialled; one that is not among them any more is left alone while its link holds,
+        and forgotten when that is lost. Raises AddressError."""
+        listed = set(addresses)
+        for address, gateway in list(self._gateways.items()):
+            departing = address not in listed
+            if departing and not gateway.departing and gateway.dialler.link is None:
+                self._loop.call_later(RESUME_SECONDS, self._forget, gateway)
+            gateway.departing = departing
+        for address in sorted(listed - self._gateways.keys()):
+            self._add(address).dialler.start()
+
+    @property
+    def complete(self) -> bool:
+        """Whether there are gateways and all of them are linked."""
+        return 0 < len(self._gateways) == self._linked
+
+    def _add(self, address: str) -> _Gateway:
+        dialler = Dialler(
+            address, trust=self._trust, numbers=self._numbers, on_up=self._up, on_frame=self._received, on_down=self._down
+        )
+        gateway = self._gateways[address] = _Gateway(dialler)
+        return gateway
+
+    def _forget(self, gateway: _Gateway) -> None:
+        """A gateway that is not listed any more, once what it may still be owed has lapsed."""
+        address = gateway.dialler.address
+        if not gateway.departing or gateway.dialler.link is not None or self._gateways.get(address) is not gateway:
+            return
+        logger.info("gateway %s is gone", address)
+        del self._gateways[address]
+        closing = self._loop.create_task(gateway.dialler.close())
+        self._closings.add(closing)
+        closing.add_done_callback(self._closings.discard)
+        self._apply(self._parking.on_gateway_removed(address, self._loop.time()))
+
+    def _begin_waiting(self) -> None:
+        if self._gone_seconds is not None:
+            self._gone = self._loop.call_later(self._gone_seconds, self._end, "gone")
 
     def drain(self, reason: str) -> None:
         """Start nothing more, finish what runs, then end. As a RETIRE of everything would have it."""
@@ -241,7 +292,7 @@ class LinkClient:
         gateway_name, epoch = running
         streamed = stream in self._streaming
         transfer = self._streaming.pop(stream, None)
-        link = self._gateways[gateway_name].dialler.link
+        link = self._link(gateway_name)
         answer = _Answer(epoch, result, payload, transfer, streamed)
         if not streamed and link is not None and len(payload) > CHUNK:
             self._send_ahead(link, stream, _Sending(gateway_name, answer, then))
@@ -258,7 +309,7 @@ class LinkClient:
         if running is None:
             return None
         gateway_name, epoch = running
-        link = self._gateways[gateway_name].dialler.link
+        link = self._link(gateway_name)
         transfer = None
         if link is not None:
             sent = functools.partial(self._streamed, stream, epoch)
@@ -311,8 +362,8 @@ class LinkClient:
 
     def _send_result(self, gateway_name: str, stream: int) -> None:
         answer = self._answers.pop(stream, None)
-        gateway = self._gateways.get(gateway_name)
-        if answer is None or gateway is None or (link := gateway.dialler.link) is None:
+        link = self._link(gateway_name)
+        if answer is None or link is None:
             return
         epoch, result, payload, transfer, streamed = answer
         if transfer is not None and not transfer.over:
@@ -336,7 +387,18 @@ class LinkClient:
             link.ping()
 
     # -- connections --------------------------------------------------------------------------------------------------
+    def _link(self, gateway_name: str) -> Link | None:
+        gateway = self._gateways.get(gateway_name)
+        return gateway.dialler.link if gateway is not None else None
+
+    def _is_ours(self, dialler: Dialler) -> bool:
+        gateway = self._gateways.get(dialler.address)
+        return gateway is not None and gateway.dialler is dialler
+
     def _up(self, dialler: Dialler, link: Link) -> None:
+        if not self._is_ours(dialler):
+            link.abort("this gateway was forgotten while it was dialled")
+            return
         self._linked += 1
         self.linked.set()
         if self._gone is not None:
@@ -345,6 +407,8 @@ class LinkClient:
         self._apply(self._parking.on_link_up(dialler.address, self._loop.time()))
 
     def _down(self, dialler: Dialler, reason: str) -> None:
+        if not self._is_ours(dialler):
+            return
         self._linked -= 1
         logger.info("link to gateway %s is down: %s", dialler.address, reason)
         if self._linked == 0:
@@ -352,7 +416,7 @@ class LinkClient:
             if self._orphaned:
                 self._end("orphaned")
             elif self._gone is None:
-                self._gone = self._loop.call_later(self._gone_seconds, self._end, "gone")
+                self._begin_waiting()
         self._apply(self._parking.on_link_down(dialler.address, self._loop.time()))
         gateway = self._gateways[dialler.address]
         for key, sending in list(self._sending.items()):
@@ -369,6 +433,8 @@ class LinkClient:
                     self._apply(self._parking.on_gone(stream, sending.gone, self._loop.time()))
         if gateway.unread:
             self._loop.call_later(RESUME_SECONDS, self._forget_unread, gateway, dialler.dials)
+        if gateway.departing:
+            self._loop.call_later(RESUME_SECONDS, self._forget, gateway)
 
     def _forget_unread(self, gateway: _Gateway, dials: int) -> None:
         if gateway.dialler.dials == dials:
@@ -378,6 +444,12 @@ class LinkClient:
         gateway = self._gateways[effect.gateway]
         link = gateway.dialler.link
         if link is None:
+            return
+        try:
+            token = self._token()
+        except OSError as error:
+            logger.warning("no greeting without a token: %s", error)
+            link.abort("there is no token")
             return
         unread, gateway.unread, gateway.unread_bytes = gateway.unread, {}, 0
         states: list[EnvironmentState] = []
@@ -400,7 +472,7 @@ class LinkClient:
             pid=os.getpid(),
             environments=states,
             spare_for=self._spare_for,
-            token=self._token,
+            token=token,
             dial=gateway.dialler.dials,
             spec=self._spec,
             seal=self._seal,
@@ -494,9 +566,9 @@ class LinkClient:
             self._arm()
 
     def _send(self, effect: effects.Send) -> None:
-        gateway = self._gateways.get(str(effect.to))
-        if gateway is not None and gateway.dialler.link is not None:
-            gateway.dialler.link.send(effect.kind, effect.body, stream=effect.stream, epoch=effect.epoch)
+        link = self._link(str(effect.to))
+        if link is not None:
+            link.send(effect.kind, effect.body, stream=effect.stream, epoch=effect.epoch)
 
     def _arm(self) -> None:
         """Have ``on_tick`` called when Parking next has something to decide."""

@@ -1,18 +1,24 @@
 """Keeps a connection to one gateway: dials, redials with growing pauses, tells its owner when one is made, lost, or was greeted.
 
 It refuses to know what is said on the connection, except that a WELCOME proves the gateway accepted us: only that resets the pauses,
-so that a gateway that refuses this supervisor (version, token) is not dialled in a loop.
+so that a gateway that refuses this supervisor (version, token) is not dialled in a loop. In a cluster the connection is TLS, and
+what a gateway's certificate has to prove is given by a :class:`Trust`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
-from collections.abc import Callable
-from typing import Final
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from kappa_core.link.frames import Frame, FrameType
 from kappa_core.link.transport import Link
+
+logger = logging.getLogger("kappa.supervisor")
 
 FIRST_PAUSE: Final = 0.02
 LONGEST_PAUSE: Final = 1.0
@@ -20,18 +26,48 @@ DIAL_SECONDS: Final = 3.0
 
 
 class AddressError(ValueError):
-    """Not ``unix:/path`` or ``tcp:host:port``."""
+    """Not ``unix:/path``, ``tcp:host:port`` or ``tls:host:port``."""
 
 
-def parse_address(address: str) -> str | tuple[str, int]:
-    """The path of a Unix socket, or host and port. Raises AddressError."""
+class Target(NamedTuple):
+    """Where to dial: the path of a Unix socket, or host and port."""
+
+    path: str
+    host: str = ""
+    port: int = 0
+    tls: bool = False
+
+
+def parse_address(address: str) -> Target:
+    """Raises AddressError."""
     scheme, _, rest = address.partition(":")
     if scheme == "unix" and rest:
-        return rest
+        return Target(rest)
     host, _, port = rest.rpartition(":")
-    if scheme == "tcp" and host and port.isdecimal():
-        return host.strip("[]"), int(port)
-    raise AddressError(f"{address!r} is neither unix:/path nor tcp:host:port")
+    if scheme in {"tcp", "tls"} and host and port.isdecimal():
+        return Target("", host.strip("[]"), int(port), tls=scheme == "tls")
+    raise AddressError(f"{address!r} is neither unix:/path, tcp:host:port nor tls:host:port")
+
+
+class Trust:
+    """What a gateway has to prove: a certificate of this authority for this name, whatever address it was found at."""
+
+    def __init__(self, authority: Path, *, name: str) -> None:
+        """``authority`` is a PEM file. It may be replaced while the process lives, and counts from the next dial on."""
+        self._authority = authority
+        self.name = name
+        self._read = b""
+        self._context: ssl.SSLContext | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Raises OSError: no such file, or no certificate in it."""
+        read = self._authority.read_bytes()
+        if self._context is None or read != self._read:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            context.load_verify_locations(cadata=read.decode("ascii", errors="replace"))
+            self._read, self._context = read, context
+        return self._context
 
 
 class Dialler:
@@ -41,12 +77,19 @@ class Dialler:
         self,
         address: str,
         *,
+        trust: Trust | None = None,
+        numbers: Iterator[int],
         on_up: Callable[[Dialler, Link], None],
         on_frame: Callable[[Dialler, Frame], None],
         on_down: Callable[[Dialler, str], None],
     ) -> None:
+        """``numbers`` go up, for connections that are made one after the other. Raises AddressError."""
         self.address = address
         self._target = parse_address(address)
+        if self._target.tls and trust is None:
+            raise AddressError(f"{address!r} needs an authority that certifies it")
+        self._trust = trust
+        self._numbers = numbers
         self._on_up = on_up
         self._on_frame = on_frame
         self._on_down = on_down
@@ -57,7 +100,8 @@ class Dialler:
         self.link: Link | None = None
         """The connection in use, None while there is none."""
         self.dials = 0
-        """Connections made so far."""
+        """Number of the last connection that was made."""
+        self._complaint = ""
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._keep_connected())
@@ -83,25 +127,37 @@ class Dialler:
             self._lost.clear()
             try:
                 async with asyncio.timeout(DIAL_SECONDS):
-                    if isinstance(self._target, str):
-                        await loop.create_unix_connection(self._make, self._target)
-                    else:
-                        await loop.create_connection(self._make, *self._target)
-            except (OSError, TimeoutError):
+                    await self._dial(loop, self._target)
+            except ssl.SSLError as error:
+                # Somebody there, whom we do not trust: that does not pass by itself, and somebody has to be told.
+                if str(error) != self._complaint:
+                    self._complaint = str(error)
+                    logger.warning("gateway %s is not trusted: %s", self.address, error)
+            except (OSError, TimeoutError) as error:
                 # Nobody there, for now: whether for good is the owner's clock to decide.
-                pass
+                logger.info("gateway %s is out of reach: %s", self.address, error)
             else:
+                self._complaint = ""
                 await self._lost.wait()
             # Spread, so that a thousand supervisors do not dial a restarted gateway in step.
             await asyncio.sleep(self._pause * (0.5 + random.random()))  # noqa: S311 - no secret
             self._pause = min(LONGEST_PAUSE, self._pause * 2)
+
+    async def _dial(self, loop: asyncio.AbstractEventLoop, target: Target) -> None:
+        if target.path:
+            await loop.create_unix_connection(self._make, target.path)
+        elif target.tls and self._trust is not None:
+            context = self._trust.context()
+            await loop.create_connection(self._make, target.host, target.port, ssl=context, server_hostname=self._trust.name)
+        else:
+            await loop.create_connection(self._make, target.host, target.port)
 
     def _make(self) -> Link:
         return Link(on_made=self._made, on_frame=self._frame, on_lost=self._gone)
 
     def _made(self, link: Link) -> None:
         self.link = link
-        self.dials += 1
+        self.dials = next(self._numbers)
         link.peer = f"gateway {self.address}"
         self._on_up(self, link)
 

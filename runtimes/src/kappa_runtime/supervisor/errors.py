@@ -5,6 +5,7 @@
     ├── SandboxConflict       two places of a function's filesystem contradict each other
     ├── SpawnFailed           no process could be made (descriptors, memory, process table)
     ├── ZygoteLost            the fork server ended before it answered
+    ├── CodeUnavailable       a pod's code or a layer is not to be had, or is not what it should be
     └── EnvironmentClosed     an invocation reached an environment that has been shut down; nothing has run
 
 What a *function* does wrong is no exception here: it becomes a Result.
@@ -31,6 +32,10 @@ class SpawnFailed(SupervisorError):
 
 class ZygoteLost(SupervisorError):
     """The fork server ended; a fresh one, or a spawned interpreter, has to serve."""
+
+
+class CodeUnavailable(SupervisorError):
+    """The archive of the code or of a layer cannot be fetched by its link, or is another one."""
 
 
 class EnvironmentClosed(SupervisorError):

@@ -41,6 +41,7 @@ __all__ = ["Environment", "Host", "Zygote"]
 
 MEMORY_WATCH_SECONDS: Final = 0.05
 REAP_SECONDS: Final = 1.0
+_TEMPORARY: Final = Path("/tmp")  # noqa: S108 - a pod's own
 
 OnLog = Callable[[Environment, list[LogLine]], None]
 OnExit = Callable[[Environment, str], None]
@@ -56,6 +57,7 @@ class Host:
     ``support``       what ``sandbox.probe`` found; None probes
     ``hidden``        host directories that functions must not see
     ``own_process``   this process is a supervisor and nothing else: every child that is not the host's is an orphan to be reaped
+    ``own_machine``   /var/task, /opt, /var/runtime and /tmp are what the function is to see, as in its pod: no sandbox, no stand-ins
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Host:
         support: Support | None = None,
         hidden: tuple[Path, ...] = (),
         own_process: bool = False,
+        own_machine: bool = False,
     ) -> None:
         self.spec = spec
         self.on_log = on_log
@@ -84,6 +87,7 @@ class Host:
         self._probed = support is not None
         self._hidden = hidden
         self._own_process = own_process
+        self._own_machine = own_machine
         self._plan: Plan | None = None
         self._layout = Layout(task=spec.task_root)
         self._forks = False
@@ -167,7 +171,10 @@ class Host:
         """Told by an environment that has been shut down."""
         self.environments.pop(environment.id, None)
         self._watched.discard(environment)
-        shutil.rmtree(self._temporary(environment), ignore_errors=True)
+        if not self._own_machine:
+            shutil.rmtree(self._temporary(environment), ignore_errors=True)
+        elif not self.environments:
+            _empty(_TEMPORARY)  # the next environment is to find nothing of this one
 
     def _temporary(self, environment: Environment) -> Path:
         return self._work_dir / "tmp" / environment.log_stream[-32:]
@@ -179,7 +186,7 @@ class Host:
             raise SpawnFailed("the supervisor ends")
         spec = self.spec
         places = Places()
-        if not self.sandboxed:
+        if not self.sandboxed and not self._own_machine:
             temporary = self._temporary(environment)
             temporary.mkdir(exist_ok=True)
             places = sandbox.stand_ins(self._layout, temporary=str(temporary), empty=str(self._work_dir / "empty"))
@@ -257,3 +264,13 @@ class Host:
             self._reap_orphans()
             self._reap_timer.cancel()
         shutil.rmtree(self._work_dir, ignore_errors=True)
+
+
+def _empty(folder: Path) -> None:
+    """Remove what is in a folder, as far as that goes."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                entry.unlink()

@@ -81,20 +81,18 @@ async def _run(options: SupervisorOptions, lifeline: int) -> int:
 
 
 class Supervisor:
-    """See the module. What it does for the link is the :class:`kappa_runtime.link.client.Environments` protocol."""
+    """See the module. What it does for the link is the :class:`kappa_runtime.link.client.Environments` protocol.
+
+    What is different in a pod is in the methods that :mod:`kappa_runtime.pod` overrides.
+    """
+
+    own_machine = False
+    """See Host."""
 
     def __init__(self, options: SupervisorOptions) -> None:
         self._options = options
         self._work_dir = Path(options.work_dir)
-        self._client = LinkClient(
-            supervisor_id=options.supervisor_id,
-            gateways=options.gateways,
-            environments=self,
-            spec=options.spec,
-            spare_for=options.spare_for,
-            token=options.token,
-            gone_seconds=options.gone_seconds,
-        )
+        self._client = self._make_client()
         self._environments: dict[int, Environment] = {}
         self._host: Host | None = None
         self._prepared: asyncio.Future[Host] | None = None
@@ -106,11 +104,24 @@ class Supervisor:
         """The last one of each stream."""
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def _make_client(self) -> LinkClient:
+        options = self._options
+        return LinkClient(
+            supervisor_id=options.supervisor_id,
+            gateways=options.gateways,
+            environments=self,
+            spec=options.spec,
+            spare_for=options.spare_for,
+            token=lambda: options.token,
+            gone_seconds=options.gone_seconds,
+        )
+
     # -- life ---------------------------------------------------------------------------------------------------------
     async def serve(self, lifeline: int) -> int:
+        """Until the end; the exit code."""
         loop = asyncio.get_running_loop()
         descent.adopt_orphans()
-        loop.add_signal_handler(signal.SIGTERM, self._client.drain, "the supervisor was told to end")
+        loop.add_signal_handler(signal.SIGTERM, self._told_to_end)
         if lifeline != NO_LIFELINE:
             loop.add_reader(lifeline, self._lifeline_ended, lifeline)
         if self._options.spec is not None:
@@ -118,10 +129,24 @@ class Supervisor:
         else:
             self._spare = loop.create_task(self._boot_ahead())
         self._client.start(self._options.environment_ids)
+        code = await self._end()
+        await self._close()
+        return code
+
+    async def _end(self) -> int:
+        """Returns, with the exit code, when there is nothing left to do."""
         why: End = await self._client.ended
         logger.debug("ends: %s", why)
-        await self._close()
         return 0
+
+    def _told_to_end(self) -> None:
+        """SIGTERM."""
+        self._client.drain("the supervisor was told to end")
+
+    def _unusable(self, reason: str) -> None:
+        """It cannot become the supervisor of the version that it was given."""
+        # What was in the way (a full disk) may go; another supervisor can find out, this one has had its chance.
+        self._client.drain(reason)
 
     def _lifeline_ended(self, lifeline: int) -> None:
         asyncio.get_running_loop().remove_reader(lifeline)
@@ -179,6 +204,7 @@ class Supervisor:
             support=self._support,
             hidden=tuple(map(Path, self._options.hidden)),
             own_process=True,
+            own_machine=self.own_machine,
         )
         await host.prepare()
         return host
@@ -211,8 +237,7 @@ class Supervisor:
                 await asyncio.wait_for(self._client.linked.wait(), self._options.gone_seconds)
             self._client.gone(stream, str(error))
             if self._prepared.done() and self._prepared.exception() is not None:
-                # What was in the way (a full disk) may go; another supervisor can find out, this one has had its chance.
-                self._client.drain(str(error))
+                self._unusable(str(error))
             return
         environment.stream = stream
         self._environments[stream] = environment
