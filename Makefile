@@ -12,6 +12,7 @@ ARGS ?=
 # How many tests run at once (pytest-xdist), and which: `make test TESTS=tests/unit`.
 JOBS ?= auto
 TESTS ?= tests/unit tests/contract tests/runtime tests/integration
+CLUSTER_TESTS ?= tests/cluster
 
 .PHONY: help dev test fixtures lint format docs bench bench-quick test-cluster lock clean
 
@@ -59,10 +60,9 @@ bench: $(STAMPS)/dev
 bench-quick: $(STAMPS)/dev
 	@PYTHONPATH=tests/support $(BIN)/python -m bench.run --quick $(ARGS)
 
-# The cluster suite is the folder tests/cluster. There is none before Kappa runs on Kubernetes, and nothing here pretends otherwise.
-test-cluster:
-	@if [ -d tests/cluster ]; then $(MAKE) --no-print-directory test TESTS=tests/cluster; \
-	else echo "test-cluster: nothing to run, Kappa does not run on Kubernetes yet"; fi
+# The cluster suite: any cluster that KUBECONFIG names; it installs the chart into a namespace of its own and leaves nothing behind.
+test-cluster: $(STAMPS)/dev cluster-images
+	@$(BIN)/python -m pytest -q $(CLUSTER_TESTS)
 
 # Locked for every platform and Python at once, with hashes and without the address of any package index.
 LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
@@ -71,6 +71,7 @@ lock: $(STAMPS)/dev
 	$(LOCK) pyproject.toml --extra dev --output-file requirements/dev.txt
 	$(LOCK) pyproject.toml requirements/setup.in --constraint requirements/dev.txt --output-file requirements/runtime.txt
 	$(LOCK) pyproject.toml --extra kubernetes --constraint requirements/dev.txt --output-file requirements/kubernetes.txt
+	$(LOCK) requirements/build.in --constraint requirements/runtime.txt --output-file requirements/build.txt
 	$(LOCK) requirements/supervisor.in --constraint requirements/dev.txt --output-file requirements/supervisor.txt
 
 clean:

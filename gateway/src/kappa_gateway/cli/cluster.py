@@ -43,7 +43,7 @@ def prepare(namespace: str, link_service: str, cluster_domain: str, postgresql_h
             await run(
                 asked,
                 secrets_of=NamespaceSecrets(api, namespace=namespace),
-                apply_crds=None if no_crds else lambda: apply_crds(api),
+                apply_crds=None if no_crds else lambda: apply_crds(api, say=click.echo),
                 now=datetime.now(UTC),
                 say=click.echo,
             )

@@ -87,7 +87,6 @@ async def prepare(
     """
     if apply_crds is not None:
         await apply_crds()
-        say("CustomResourceDefinitions: applied")
     authority = await _authority(secrets_of, now=now, say=say)
     await _link(asked.link_names, authority=authority, secrets_of=secrets_of, now=now, say=say)
     for name, data, labels in _random(asked):

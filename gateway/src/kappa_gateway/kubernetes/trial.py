@@ -33,8 +33,8 @@ def run(endpoint_url: str, *, runtime: str, say: Callable[[str], None]) -> None:
     config = botocore.config.Config(retries={"total_max_attempts": 3, "mode": "standard"}, read_timeout=120)
     client = boto3.client("lambda", endpoint_url=endpoint_url, config=config)
     name = f"kappa-test-{secrets.token_hex(4)}"
+    step = "create"
     try:
-        step = "create"
         client.create_function(
             FunctionName=name,
             Runtime=runtime,
