@@ -24,9 +24,10 @@ from kappa_core.rules import publish
 from kappa_gateway.api.context import RequestContext
 from kappa_gateway.operations.dependencies import CodeIntake, Dependencies, OperationSettings
 from kappa_gateway.operations.locks import KeyedLocks
+from kappa_gateway.operations.preparing import Trees as UnpackedTrees
+from kappa_gateway.operations.preparing import UnpackedCode
 from kappa_gateway.operations.registry import build_registry
 from kappa_gateway.operations.settle import Settler
-from kappa_gateway.operations.settle import Trees as UnpackedTrees
 
 ACCOUNT = "123456789012"
 REGION = "eu-central-1"
@@ -138,7 +139,11 @@ class ControlPlane:
         self.runtimes = Runtimes()
         locks = KeyedLocks()
         self.settler = Settler(
-            store=self.store, trees=trees or self.trees, runtimes=self.runtimes, locks=locks, delay=delay, sleep=sleep
+            store=self.store,
+            preparation=UnpackedCode(store=self.store, trees=trees or self.trees, runtimes=self.runtimes),
+            locks=locks,
+            delay=delay,
+            sleep=sleep,
         )
         self.deps = Dependencies(
             store=self.store,

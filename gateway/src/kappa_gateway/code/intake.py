@@ -32,10 +32,14 @@ class CodeIntake:
         self._source = source or self._s3
         self._turns = asyncio.Semaphore(AT_ONCE)
 
-    async def from_zip(self, data: bytes, /) -> Code:
+    async def from_zip(self, data: bytes, /, *, source: str = "upload") -> Code:
         """Code from the bytes in a request (``ZipFile``). Raises AWS's refusals and BlobStoreUnavailable."""
         check_zipped_size(len(data), limits=self._limits)
-        return await self._take(data, source="upload")
+        return await self._take(data, source=source)
+
+    async def from_file(self, path: Path, /, *, source: str) -> Code:
+        """Code that was downloaded. As from S3 it may be larger than what a request takes. Raises as :meth:`from_zip`."""
+        return await self._take(path, source=source)
 
     async def from_s3(self, bucket: str, key: str, version: str | None = None, /, *, region: str) -> Code:
         """Code from an object. As on AWS it may be larger than what a request takes: the unzipped limit holds for it.

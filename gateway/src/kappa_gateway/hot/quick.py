@@ -23,7 +23,7 @@ from urllib.parse import unquote
 from kappa_core.errors import LambdaError, ServiceException, ServiceUnavailableException
 from kappa_core.link import frames
 from kappa_core.spec import VersionSpec
-from kappa_gateway.hot.path import STATUS_CLASS, Authenticate, Caller, Headers, InFlight, Router
+from kappa_gateway.hot.path import STATUS_CLASS, Authenticate, Caller, Headers, InFlight, Router, Unadmitted
 from kappa_gateway.hot.request import INVOKE, check_event
 from kappa_gateway.hot.routes import Route
 from kappa_gateway.wire import error_response
@@ -104,8 +104,8 @@ class QuickInvoke:
         try:
             caller = self._authenticate(scope, headers, body)
             event = check_event(body)
-        except LambdaError:
-            return False  # the long way refuses it in AWS's words
+        except (LambdaError, Unadmitted):
+            return False  # the long way refuses it in AWS's words, or asks who this is
         route = self._router.cached(caller, target.name, target.qualifier)
         if route is None or route.reserved == 0:
             return False

@@ -6,6 +6,7 @@ the process environment. What is secret in files (certificates, the signing key)
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 from pathlib import Path
@@ -36,6 +37,9 @@ class ClusterSettings(BaseSettings):
     link_name: str = Field("", description="Name in the gateways' certificate; by default that of the headless Service.")
     link_tls_dir: Path = Field(
         Path("/etc/kappa/link-tls"), description="Folder of the Secret kappa-link-tls: tls.crt, tls.key, ca.crt."
+    )
+    link_token_file: Path = Field(
+        Path("/var/run/kappa/token"), description="This gateway's ServiceAccount token of audience lambda.kappa.dev/link."
     )
     signing_key_file: Path = Field(
         Path("/etc/kappa/signing/key"), description="The key of the Secret kappa-signing: session keys and code links."
@@ -97,6 +101,9 @@ class ClusterSettings(BaseSettings):
     code_from_private_addresses: bool = Field(
         False, description="Let resources name code at https URLs that lead to private, loopback and link-local addresses."
     )
+    cluster_cidrs: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Networks of pods, Services and nodes outside the private ranges (comma separated); just as private."
+    )
 
     # -- running functions -----------------------------------------------------------------------------------------
     runtimes: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -155,6 +162,7 @@ class ClusterSettings(BaseSettings):
         "allowed_hosts",
         "watch_namespaces",
         "token_audiences",
+        "cluster_cidrs",
         "runtimes",
         "async_retry_delays",
         "async_throttle_delays",
@@ -178,6 +186,11 @@ class ClusterSettings(BaseSettings):
         if len(value) != 2 or value[0] > value[1]:
             raise ValueError("give the shortest and the longest delay, such as 1,300")
         return value
+
+    @field_validator("cluster_cidrs")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(ipaddress.ip_network(each)) for each in value)
 
     @field_validator("namespace", "namespace_default", "link_service", "service")
     @classmethod

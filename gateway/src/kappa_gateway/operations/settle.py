@@ -1,23 +1,21 @@
 """The settler: brings about what accepted changes promise, until no function is Pending and no update InProgress.
 
 Level-triggered: it looks at what is, not at what happened, so that a start after ``kill -9`` finishes what was under way. For each
-function and version it unpacks code and layers, checks that the runtime is installed, and writes Active, or Failed with the reason.
-Also finishes interrupted publications and collects versions and aliases of functions that are gone. It never starts a runtime.
+function and version it has brought about what running it needs (:mod:`.preparing`) and writes Active, or Failed with the reason. Also
+finishes interrupted publications and, where nobody else does, collects versions and aliases of functions that are gone. Of several
+gateways one settles at a time, and the others only wait for it. It never starts a runtime.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
-from kappa_core.errors import InvalidParameterValueException, LambdaError
-from kappa_core.ports.blobs import BlobError, BlobNotFound
 from kappa_core.ports.store import Conflict, NotFound, ResourceStore, StoreUnavailable
 from kappa_core.resources import (
     Alias,
@@ -28,22 +26,21 @@ from kappa_core.resources import (
     FunctionVersion,
     Key,
     Resource,
-    Sha256,
 )
 from kappa_core.rules import publish, states
 from kappa_core.rules.deletion import belongs
-from kappa_core.rules.resolve import layer_digests
-from kappa_gateway.code.trees import TreesUnavailable
 from kappa_gateway.operations.changing import delete_quietly, finish_publication
 from kappa_gateway.operations.locks import KeyedLocks
-from kappa_gateway.operations.reading import read_layers
+from kappa_gateway.operations.preparing import Preparation, Unready
 
 _log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 4
-"""Archives unpacked at the same time."""
+"""Functions and versions prepared at the same time."""
 _RETRY_SECONDS: Final = 1.0
 """After the store could not be reached."""
+PASSING_SECONDS: Final = 30.0
+"""After which a failure is looked at again whose cause may pass by itself."""
 _REREAD_SECONDS: Final = 0.5
 """How often a waiter looks for itself: another process settles, and the watch that tells may just be broken."""
 
@@ -51,56 +48,44 @@ _Child = FunctionVersion | Alias | EventInvokeConfig
 """What goes with its function."""
 
 
-class Trees(Protocol):
-    """Unpacked code; see kappa_gateway.code.trees."""
-
-    async def task_root(self, sha256: Sha256, /) -> Path: ...
-    async def opt_root(self, layers: Sequence[Sha256], /) -> Path | None: ...
-
-
-class Runtimes(Protocol):
-    """What is installed to run functions."""
-
-    async def look(self, runtime: str, /) -> None:
-        """Find out about a runtime, however long that takes; `available` answers at once afterwards."""
-
-    def available(self, runtime: str, /) -> str | None:
-        """None, or one sentence that says what is missing and what was found instead."""
-
-
-class _Unready(Exception):
-    """A configuration that cannot be run here; ``code`` is one of AWS's StateReasonCode."""
-
-    def __init__(self, reason: str, code: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.code = code
-
-
 class Settler:
-    """Settles functions and versions in tasks of its own. ``delay`` is how many seconds settling takes at least."""
+    """Settles functions and versions in tasks of its own.
+
+    Parameters
+    ----------
+    delay
+        How many seconds settling takes at least.
+    holds
+        Whether this process is the one that settles; see :meth:`take_over`.
+    collects
+        Whether what a deleted function leaves behind is this settler's to delete.
+    """
 
     def __init__(
         self,
         *,
         store: ResourceStore,
-        trees: Trees,
-        runtimes: Runtimes,
+        preparation: Preparation,
         locks: KeyedLocks,
         delay: float = 0.0,
+        holds: Callable[[], bool] = lambda: True,
+        collects: bool = True,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store
-        self._trees = trees
-        self._runtimes = runtimes
+        self._preparation = preparation
         self._locks = locks
         self._delay = delay
+        self._holds = holds
+        self._collects = collects
         self._sleep = sleep
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._again: set[Key] = set()
         self._deleted: set[Key] = set()
         self._retried: set[Key] = set()
+        self._later: dict[Key, asyncio.Task[None]] = {}
+        self._taking_over: asyncio.Task[None] | None = None
         self._waiters: dict[Key, list[asyncio.Future[None]]] = {}
         self._stopping = False
 
@@ -108,7 +93,7 @@ class Settler:
 
     def changed(self, key: Key, /) -> None:
         """Look at this function or version soon; while it is being looked at, look again afterwards."""
-        if self._stopping:
+        if self._stopping or not self._holds():
             return
         if key in self._tasks:
             self._again.add(key)
@@ -137,6 +122,20 @@ class Settler:
 
     # -- its life ------------------------------------------------------------------------------------------------------
 
+    def take_over(self) -> None:
+        """This process settles from now on, in place of another one: look at everything there is."""
+        if not self._stopping and (self._taking_over is None or self._taking_over.done()):
+            self._taking_over = asyncio.create_task(self._take_over(), name="take over from another settler")
+
+    async def _take_over(self) -> None:
+        while self._holds():
+            try:
+                await self._catch_up()
+                return
+            except StoreUnavailable as error:
+                _log.warning("the settler cannot read the store yet and tries again: %s", error)
+            await self._sleep(_RETRY_SECONDS)
+
     async def run(self) -> None:
         """Settle everything there is, then whatever changes, through any process, until :meth:`stop`."""
         while not self._stopping:
@@ -150,29 +149,32 @@ class Settler:
     async def _follow(self) -> None:
         """One watch, until it ends."""
         async with aclosing(self._store.watch()) as changes:
-            await self._catch_up()
+            if self._holds():
+                await self._catch_up()
             async for change in changes:
                 self._wake(change.key)
                 if change.type == "DELETE":
-                    if isinstance(change.resource, Function):
+                    if self._collects and isinstance(change.resource, Function):
                         self._deleted.add(change.key)
                         self.changed(change.key)
                 elif _needs_work(change.resource):
                     self.changed(change.key)
 
     async def _catch_up(self) -> None:
-        """What only a start looks at: leftovers of functions that are gone, and failures whose cause (a missing runtime, a full
-        disk) may be gone as well."""
+        """Look at everything, and at what only a start looks at: leftovers of functions that are gone, and failures whose cause (a
+        missing runtime, a full disk) may be gone as well."""
         versions, aliases = await self._store.list("FunctionVersion"), await self._store.list("Alias")
         configs = await self._store.list("EventInvokeConfig")
         # Functions last: one that another gateway creates meanwhile must not look as if its version had outlived it.
         functions = {one.key: one for one in await self._store.list("Function") if isinstance(one, Function)}
-        for child in [*versions, *aliases, *configs]:
+        for child in [*versions, *aliases, *configs] if self._collects else []:
             if isinstance(child, _Child) and not belongs(child, functions.get(_parent(child))):
                 await delete_quietly(self._store, child.key, resource_version=child.meta.resource_version)
         for resource in [*functions.values(), *versions]:
             if isinstance(resource, Function | FunctionVersion) and resource.status.last_update_status == "Failed":
                 self._retried.add(resource.key)
+                self.changed(resource.key)
+            elif _needs_work(resource):
                 self.changed(resource.key)
 
     async def idle(self) -> None:
@@ -183,7 +185,9 @@ class Settler:
     async def stop(self) -> None:
         """End all tasks. What they were at is taken up again by the next start."""
         self._stopping = True
-        tasks = list(self._tasks.values())
+        tasks = [*self._tasks.values(), *self._later.values()]
+        if self._taking_over is not None:
+            tasks.append(self._taking_over)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -211,16 +215,18 @@ class Settler:
 
     async def _settle(self, key: Key) -> None:
         resource = await self._store.get(key)
-        if key.kind == "Function" and (resource is None or key in self._deleted):
+        if self._collects and key.kind == "Function" and (resource is None or key in self._deleted):
             self._deleted.discard(key)
             await self._collect_children(key)
+        if resource is None:
+            self._retried.discard(key)
         match resource:
             case Function():
                 await self._settle_function(resource)
             case FunctionVersion():
                 if belongs(resource, await self._function_of(resource)):
                     await self._settle_version(resource)
-                else:
+                elif self._collects:
                     await delete_quietly(self._store, key, resource_version=resource.meta.resource_version)
             case _:
                 return
@@ -230,14 +236,15 @@ class Settler:
             function = await self._finish(function)
         if not self._is_due(function):
             return
-        status = await self._outcome(function.configuration, function.status, serving=function.configuration)
-        await self._record(function, status)
+        configuration, status = await self._outcome(function)
+        settled = states.settled(configuration) if status is None else status
+        await self._record(function, msgspec.structs.replace(function, configuration=configuration, status=settled))
 
     async def _settle_version(self, version: FunctionVersion) -> None:
         if not self._is_due(version):
             return
-        status = await self._outcome(version.configuration, version.status, serving=None)
-        await self._record(version, status)
+        _, status = await self._outcome(version)
+        await self._record(version, msgspec.structs.replace(version, status=states.settled(None) if status is None else status))
 
     async def _finish(self, function: Function) -> Function:
         async with self._locks.hold(function.key):
@@ -253,40 +260,32 @@ class Settler:
                 self.changed(publish.version_of(current, publication).key)
             return current
 
-    async def _outcome(
-        self, configuration: Configuration, status: FunctionStatus, *, serving: Configuration | None
-    ) -> FunctionStatus:
+    async def _outcome(self, resource: Function | FunctionVersion) -> tuple[Configuration, FunctionStatus | None]:
+        """What can be run, and the status of a failure; None where there is none."""
         if self._delay:
             await self._sleep(self._delay)
         try:
             async with self._at_once:
-                await self._prepare(configuration)
-        except _Unready as unready:
-            return states.failed(status, reason=unready.reason, code=unready.code)
-        return states.settled(serving)
+                return await self._preparation.prepare(resource), None
+        except Unready as unready:
+            if unready.passing:
+                self._look_again(resource.key)
+            return resource.configuration, states.failed(resource.status, reason=unready.reason, code=unready.code)
 
-    async def _prepare(self, configuration: Configuration) -> None:
-        await self._runtimes.look(configuration.runtime or "")
-        missing = self._runtimes.available(configuration.runtime or "")
-        if missing is not None:
-            raise _Unready(missing, states.INVALID_RUNTIME)
-        try:
-            layers = layer_digests(_by_key(await read_layers(self._store, configuration.layers)), configuration)
-            await self._trees.task_root(configuration.code.sha256)
-            await self._trees.opt_root(layers)
-        except StoreUnavailable:
-            raise
-        except InvalidParameterValueException as error:
-            raise _Unready(error.message or "The code is not usable.", states.INVALID_ZIP) from error
-        except BlobNotFound as error:
-            raise _Unready("The code of the function is no longer there. Upload it again.", states.INTERNAL_ERROR) from error
-        except (LambdaError, BlobError, TreesUnavailable, OSError) as error:
-            raise _Unready(f"The code could not be unpacked: {error}", states.INTERNAL_ERROR) from error
-        except Exception as error:
-            _log.exception("unpacking failed unexpectedly")
-            raise _Unready(f"The code could not be unpacked: {error!r}", states.INTERNAL_ERROR) from error
+    def _look_again(self, key: Key) -> None:
+        """Later, once."""
+        if key in self._later or self._stopping:
+            return
 
-    async def _record(self, prepared: Function | FunctionVersion, status: FunctionStatus) -> None:
+        async def later() -> None:
+            await self._sleep(PASSING_SECONDS)
+            del self._later[key]
+            self._retried.add(key)
+            self.changed(key)
+
+        self._later[key] = asyncio.create_task(later(), name=f"look again at {key.kind} {key.name}")
+
+    async def _record(self, prepared: Function | FunctionVersion, outcome: Function | FunctionVersion) -> None:
         """Write the outcome, unless the resource has become another one meanwhile."""
         while True:
             current = await self._store.get(prepared.key)
@@ -296,10 +295,12 @@ class Settler:
             if current.configuration != prepared.configuration or current.status != prepared.status:
                 self.changed(prepared.key)
                 return
-            if current.status == status:
+            if current.status == outcome.status and current.configuration == outcome.configuration:
                 return
             try:
-                await self._store.update(msgspec.structs.replace(current, status=status))
+                await self._store.update(
+                    msgspec.structs.replace(current, configuration=outcome.configuration, status=outcome.status)
+                )
             except Conflict:
                 continue
             except NotFound:
@@ -347,7 +348,3 @@ def _settled(resource: Resource | None) -> bool:
 
 def _parent(child: _Child) -> Key:
     return Key("Function", child.account, child.region, child.name)
-
-
-def _by_key(layers: Mapping[str, Resource]) -> dict[Key, Resource]:
-    return {layer.key: layer for layer in layers.values()}
