@@ -74,9 +74,9 @@ def measure(report: Report, *, scratch: Path, rie: Path | None, quick: bool) -> 
         else:
             code = zip_of({"index.js": NODE_SOURCE})
             node = {"Runtime": runtime, "Handler": "index.handler", "Timeout": 60}
-            alone = _node_alone(count)
-            p50 = _one_by_one(report, kappa, f"Node.js ({runtime})", "js", code, count=count, **node)
-            alone = percentile(sorted(alone + _node_alone(count)), 0.5)
+            before = _node_alone(count)
+            p50 = _one_by_one(report, kappa, f"Node.js ({runtime})", "js", code, count=count, at_most=None, **node)
+            alone = percentile(sorted(before + _node_alone(count)), 0.5)
             report.add(title, "Node.js: `node -e 0` alone, before and after: p50", alone, "ms")
             report.add(title, "Node.js: what a cold start adds to that", p50 - alone, "ms", at_most=90.0 - NODE_ALONE_MS)
     with kappa_dev(scratch / "burst") as kappa:
@@ -119,7 +119,7 @@ def _one_by_one(
     code: bytes,
     *,
     count: int,
-    at_most: float | None = None,
+    at_most: float | None,
     **parameters: Any,
 ) -> float:
     """The p50 of the spaced ones, in milliseconds."""
