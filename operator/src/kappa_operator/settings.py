@@ -71,6 +71,9 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     release_namespace: str
     gateway_labels: dict[str, str]
     gateway_ports: tuple[int, ...]
+    dns_namespace: str = "kube-system"
+    dns_labels: dict[str, str] = {"k8s-app": "kube-dns"}
+    dns_ports: tuple[int, ...] = (53,)
     dns_cidrs: tuple[str, ...] = ()
     cluster_cidrs: tuple[str, ...] = ()
     """Pods, Services and nodes: never reached, public or not."""
@@ -126,6 +129,11 @@ class Settings(BaseSettings):
     gateway_ports: Annotated[tuple[int, ...], NoDecode] = Field(
         (9443, 9000), description="Ports of the gateways' pods that functions may reach, comma separated."
     )
+    dns_namespace: str = Field("kube-system", description="Namespace of the cluster's DNS.")
+    dns_labels: dict[str, str] = Field(
+        default_factory=lambda: {"k8s-app": "kube-dns"}, description="Labels of the DNS server's pods, as JSON."
+    )
+    dns_ports: Annotated[tuple[int, ...], NoDecode] = Field((53,), description="Ports of the DNS server's pods, comma separated.")
     dns_cidrs: Annotated[tuple[str, ...], NoDecode] = Field(
         ("169.254.20.10/32",), description="Where DNS is besides the kube-dns pods; the default is NodeLocal DNSCache."
     )
@@ -154,11 +162,24 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Of its own log lines.")
 
     @field_validator(
-        "watch_namespaces", "image_pull_secrets", "gateway_ports", "dns_cidrs", "cluster_cidrs", "allowed_egress", mode="before"
+        "watch_namespaces",
+        "image_pull_secrets",
+        "gateway_ports",
+        "dns_ports",
+        "dns_cidrs",
+        "cluster_cidrs",
+        "allowed_egress",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("runtime_class_name", "priority_class_name", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        """A chart renders what is not set as an empty string."""
+        return None if value == "" else value
 
     @field_validator("dns_cidrs", "cluster_cidrs")
     @classmethod
@@ -206,6 +227,9 @@ class Settings(BaseSettings):
             release_namespace=self.namespace,
             gateway_labels=self.gateway_labels,
             gateway_ports=self.gateway_ports,
+            dns_namespace=self.dns_namespace,
+            dns_labels=self.dns_labels,
+            dns_ports=self.dns_ports,
             dns_cidrs=self.dns_cidrs,
             cluster_cidrs=self.cluster_cidrs,
             allowed=tuple(parse_egress(each) for each in self.allowed_egress),
