@@ -1,7 +1,7 @@
 """The outer ASGI callable: what every request meets first, and the fork between the hot path and FastAPI.
 
-Order: the browser guard (a foreign web page gets no further), Invoke on its raw path, health and metrics, InvokeWithResponseStream, and
-everything else to FastAPI.
+Order: the browser guard (a foreign web page gets no further), Invoke on its raw path, health and metrics, InvokeWithResponseStream, in
+a cluster the archives that pods fetch, and everything else to FastAPI.
 It adds the access line where asked for, and decides nothing else.
 """
 
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from kappa_core.errors import LambdaError
 from kappa_gateway.auth.browser import BrowserGuard
+from kappa_gateway.code.downloads import CodeDownloads
 from kappa_gateway.hot.invoke import InvokePath
 from kappa_gateway.hot.request import INVOKE, INVOKE_WITH_RESPONSE_STREAM, Receive
 from kappa_gateway.hot.stream import StreamPath
@@ -43,6 +44,8 @@ class Gateway:
         metrics: Metrics,
         access_log: AccessLog | None,
         healthy: Callable[[], str | None],
+        alive: Callable[[], str | None] | None = None,
+        downloads: CodeDownloads | None = None,
     ) -> None:
         self._guard = guard
         self._invoke = invoke
@@ -51,7 +54,10 @@ class Gateway:
         self._metrics = metrics
         self._access_log = access_log
         self._healthy = healthy
-        """None, or why the gateway cannot serve."""
+        """None, or why no requests should be sent here now."""
+        self._alive = alive or healthy
+        """None, or why the gateway will never serve again."""
+        self._downloads = downloads
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -81,14 +87,16 @@ class Gateway:
         path = scope["path"]
         if INVOKE.matches(scope["method"], path):
             await self._invoke(scope, receive, send)
-        elif path == "/healthz":
-            trouble = self._healthy()
+        elif path in {"/healthz", "/livez"}:
+            trouble = self._healthy() if path == "/healthz" else self._alive()
             status, text = (200, "ok\n") if trouble is None else (503, trouble + "\n")
             await _whole(send, status, {"content-type": "text/plain; charset=utf-8"}, text.encode())
         elif path == "/metrics":
             await _whole(send, 200, {"content-type": CONTENT_TYPE}, self._metrics.render())
         elif INVOKE_WITH_RESPONSE_STREAM.matches(scope["method"], path):
             await self._stream(scope, receive, send)
+        elif self._downloads is not None and self._downloads.serves(scope["method"], path):
+            await self._downloads(scope, receive, send)
         else:
             application = await self._control_plane()
             await application(scope, receive, send)

@@ -18,6 +18,7 @@ from importlib.metadata import version as distribution_version
 from typing import Any, Final
 
 from kappa_core.link.frames import LogLine
+from kappa_core.names import function_arn
 from kappa_core.ports.logs import LogEvent, LogGroup
 from kappa_core.resources import AccountId, Region
 from kappa_core.spec import VersionSpec
@@ -33,7 +34,7 @@ from kappa_gateway.embedded.events import EmbeddedEvents
 from kappa_gateway.embedded.links import EmbeddedLinks
 from kappa_gateway.embedded.runtimes import Runtimes
 from kappa_gateway.embedded.sdks import sdk_variables
-from kappa_gateway.embedded.specs import ServiceEndpoints, Specs
+from kappa_gateway.embedded.specs import Specs
 from kappa_gateway.hot.index import FunctionIndex
 from kappa_gateway.hot.invoke import InvokePath
 from kappa_gateway.hot.path import Caller
@@ -47,6 +48,7 @@ from kappa_gateway.operations.preparing import UnpackedCode
 from kappa_gateway.operations.settle import Settler
 from kappa_gateway.operations.sweep import Sweeper
 from kappa_gateway.settings import Settings
+from kappa_gateway.specs import ServiceEndpoints, session_variables
 from kappa_gateway.stores import ring
 from kappa_gateway.stores.announced import AnnouncedStore
 from kappa_gateway.stores.files import FileBlobStore
@@ -238,15 +240,15 @@ class EmbeddedGateway:
             given = {name: self._environment[name] for name in _CREDENTIAL_VARIABLES if name in self._environment}
             if given:
                 return region | given
-        arn = f"arn:aws:lambda:{version.region}:{version.account}:function:{version.function}"
-        keys = self._session_keys.mint(
-            version.account, role=version.configuration.role, function_arn=arn, now=time.time(), ttl=SESSION_SECONDS
+        return session_variables(
+            self._session_keys,
+            account=version.account,
+            region=version.region,
+            role=version.configuration.role,
+            function_arn=function_arn(version.account, version.region, version.function),
+            now=time.time(),
+            seconds=SESSION_SECONDS,
         )
-        return region | {
-            "AWS_ACCESS_KEY_ID": keys.access_key_id,
-            "AWS_SECRET_ACCESS_KEY": keys.secret_access_key,
-            "AWS_SESSION_TOKEN": keys.session_token,
-        }
 
     def _take_logs(self, spec: VersionSpec, lines: Sequence[LogLine], streams: Mapping[int, str]) -> None:
         group = LogGroup(AccountId(spec.account), Region(spec.region), spec.log_group)
