@@ -43,7 +43,7 @@ class WatchedTwin:
             "name": name,
             "uid": known["metadata"]["uid"] if known else f"uid-{self._uids}",
             "resourceVersion": str(self._version),
-            "managedFields": [{"manager": "test"}],
+            "managedFields": [{"manager": "test", "fieldsV1": {"f:spec": {}}}],
         }
         obj = {"metadata": metadata, **fields}
         self._objects[namespace, name] = obj

@@ -46,7 +46,8 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     resource_version: str = ""
     """Opaque; an update that names an older one fails with :class:`kappa_core.ports.store.Conflict`."""
     generation: int = 0
-    """Rises by one with every accepted write, a no-op one included."""
+    """Rises with every write that changes something, so that of two states of one resource the newer is known. On a laptop by one
+    with every accepted write; on Kubernetes it is the resourceVersion."""
     created_ms: int = 0
     """Epoch milliseconds."""
     updated_ms: int = 0

@@ -40,10 +40,13 @@ def object_key(obj: Object) -> ObjectKey:
     return metadata.get("namespace", ""), metadata["name"]
 
 
-def without_managed_fields(obj: Object) -> Object:
-    """``managedFields`` is a third of an object and of no use to a listener."""
-    metadata = {name: value for name, value in obj["metadata"].items() if name != "managedFields"}
-    return {**obj, "metadata": metadata}
+def without_field_sets(obj: Object) -> Object:
+    """Which fields each manager owns is a third of an object and of no use to a listener; who wrote when is kept."""
+    entries = [
+        {name: value for name, value in entry.items() if name not in ("fieldsV1", "fieldsType", "apiVersion")}
+        for entry in obj["metadata"].get("managedFields") or ()
+    ]
+    return {**obj, "metadata": {**obj["metadata"], "managedFields": entries}}
 
 
 class Informer:
@@ -62,7 +65,7 @@ class Informer:
         on_change: OnChange | None = None,
         label_selector: str = "",
         field_selector: str = "",
-        trim: Callable[[Object], Object] = without_managed_fields,
+        trim: Callable[[Object], Object] = without_field_sets,
         inactivity_seconds: float = INACTIVITY_SECONDS,
         uniform: Callable[[], float] = random.random,
     ) -> None:

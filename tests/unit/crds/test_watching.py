@@ -55,7 +55,7 @@ async def test_it_tells_what_is_there_and_then_every_change_in_order() -> None:
         assert told.take() == [("ADDED", "b", "uid-2"), ("MODIFIED", "b", "uid-2"), ("DELETED", "a", "uid-1")]
         assert list(informer.items) == [("n", "b")]
         assert informer.items["n", "b"]["spec"] == 2
-        assert "managedFields" not in informer.items["n", "b"]["metadata"]
+        assert informer.items["n", "b"]["metadata"]["managedFields"] == [{"manager": "test"}]
 
 
 @virtual

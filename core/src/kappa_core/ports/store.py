@@ -19,7 +19,7 @@ R = TypeVar("R", bound=Resource)
 
 
 class StoreError(Exception):
-    """Base of what a ResourceStore raises."""
+    """Base of what a ResourceStore raises. Rejected and OwnedElsewhere come only from backends that others write to as well."""
 
 
 class AlreadyExists(StoreError):
@@ -35,7 +35,15 @@ class Conflict(StoreError):
 
 
 class StoreUnavailable(StoreError):
-    """The backend cannot be reached or is full; nothing was written."""
+    """The backend cannot be reached or is full. Nothing was written, unless the connection was lost while it was at it."""
+
+
+class Rejected(StoreError):
+    """create or update: the backend will not take this resource, now or later; the message says why, for the caller."""
+
+
+class OwnedElsewhere(StoreError):
+    """update: somebody else, such as a GitOps controller, owns a part that would change; the message names who and what."""
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -63,13 +71,14 @@ def key_order(key: Key) -> tuple[str, str, str, str, int, int, str]:
 
 class ResourceStore(Protocol):
     async def create(self, resource: R, /) -> R:
-        """Store a new resource and return it with its metadata. Raises AlreadyExists, StoreUnavailable."""
+        """Store a new resource and return it with its metadata. Raises AlreadyExists, Rejected, StoreUnavailable."""
 
     async def get(self, key: Key, /) -> Resource | None:
         """Read-after-write through any process. Raises StoreUnavailable."""
 
     async def update(self, resource: R, /) -> R:
-        """Replace; ``resource.meta.resource_version`` must be current. Raises NotFound, Conflict, StoreUnavailable."""
+        """Replace; ``resource.meta.resource_version`` must be current. Raises NotFound, Conflict, OwnedElsewhere, Rejected,
+        StoreUnavailable. A driver may make no change, and tell none, where nothing differs."""
 
     async def delete(self, key: Key, /, *, resource_version: str | None = None) -> Resource:
         """Remove and return the last state. Raises NotFound, Conflict (if a version is named and not current)."""
