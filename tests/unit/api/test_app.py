@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from kappa_core.limits import Limits
+from kappa_core.ports.store import OwnedElsewhere, Rejected, StoreError, StoreUnavailable
 from kappa_gateway.api.app import build_app
 from kappa_gateway.api.context import Registry, RequestContext
 from kappa_gateway.api.coverage import coverage
@@ -105,3 +106,25 @@ def test_coverage_lists_every_operation_once_and_says_what_is_served() -> None:
     assert {row.operation for row in coverage([], hot=[]) if row.implemented} == set()
     by_arn = next(row for row in rows if row.operation == "GetLayerVersionByArn")
     assert (by_arn.method, by_arn.path) == ("GET", "/2018-10-31/layers?find=LayerVersion")
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "code", "said"),
+    [
+        (OwnedElsewhere(".spec.timeout by 'argocd'"), 409, b"ResourceConflictException", ".spec.timeout by 'argocd'"),
+        (Rejected("timeout must be at most 900"), 400, b"InvalidParameterValueException", "timeout must be at most 900"),
+        (StoreUnavailable("10.0.0.1 refuses"), 500, b"ServiceException", "cannot be read or written at the moment"),
+    ],
+)
+def test_what_the_store_does_not_take_is_answered_in_words_that_help_the_caller(
+    raised: StoreError, status: int, code: bytes, said: str
+) -> None:
+    async def create(context: RequestContext, params: dict[str, Any]) -> Mapping[str, Any]:
+        raise raised
+
+    body = b'{"FunctionName":"f","Role":"arn:aws:iam::000000000000:role/r","Code":{"ZipFile":"eA=="}}'
+    sent = asyncio.run(request(build({"CreateFunction": create}), method="POST", path="/2015-03-31/functions", chunks=[body]))
+    assert sent[0]["status"] == status
+    assert dict(sent[0]["headers"])[b"x-amzn-errortype"] == code
+    assert said in sent[1]["body"].decode()
+    assert "10.0.0.1" not in sent[1]["body"].decode()

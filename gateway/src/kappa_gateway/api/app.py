@@ -22,11 +22,13 @@ from starlette.types import Scope
 
 from kappa_core.errors import LambdaError, NotImplementedOperation, RequestEntityTooLargeException, UnknownOperationException
 from kappa_core.limits import CONTROL_REQUEST_BYTES, Limits
+from kappa_core.ports.store import StoreError
 from kappa_gateway.api import departures, docs, openapi, validate
 from kappa_gateway.api.context import Params, Registry, RequestContext
 from kappa_gateway.api.model import OperationModel, ServiceModel, load_model
 from kappa_gateway.api.parse import parse_query, parse_request
 from kappa_gateway.api.serialise import HttpResponse, serialise
+from kappa_gateway.api.store_errors import store_error
 from kappa_gateway.auth.credential import SignedRequest, read_credential
 from kappa_gateway.auth.identity import Authenticator, Identity, identified
 from kappa_gateway.wire import REQUEST_ID_HEADER, error_response, new_request_id, unexpected_error_response
@@ -154,6 +156,8 @@ class _ControlPlane:
             status, headers, body = await self._serve(operation, request, request_id)
         except LambdaError as error:
             status, headers, body = error_response(error, request_id)
+        except StoreError as error:
+            status, headers, body = error_response(store_error(error, request_id), request_id)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody is there to read it
         except Exception as error:  # noqa: BLE001  # the boundary: a bug must reach the log and the caller as ServiceException
