@@ -25,6 +25,8 @@ from kappa_core.ports.queue import (
     Waiting,
 )
 from kappa_core.ports.store import StoreUnavailable
+from kappa_gateway.stores.postgres import Postgres
+from kappa_gateway.stores.postgres_queue import PostgresEventQueue
 from kappa_gateway.stores.queue import SLICE, SqliteEventQueue
 from queue_samples import ARN, event
 
@@ -45,8 +47,10 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Opener:
+    dsn = request.getfixturevalue("postgres_dsn") if request.param == "postgres" else ""
+
     @contextlib.asynccontextmanager
     async def memory(**options: Any) -> AsyncIterator[EventQueue]:
         queue = MemoryEventQueue(clock_ms=clock, **options)
@@ -59,7 +63,15 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Open
         yield queue
         await queue.close()
 
-    return {"memory": memory, "sqlite": sqlite}[request.param]
+    @contextlib.asynccontextmanager
+    async def postgres(**options: Any) -> AsyncIterator[EventQueue]:
+        connections = await Postgres.open(dsn)
+        queue = await PostgresEventQueue.open(connections, clock_ms=clock, **options)
+        yield queue
+        await queue.close()
+        await connections.close()
+
+    return {"memory": memory, "sqlite": sqlite, "postgres": postgres}[request.param]
 
 
 def run(opened: Opener, scenario: Scenario, **options: Any) -> None:

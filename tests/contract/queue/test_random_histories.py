@@ -17,7 +17,11 @@ import pytest
 
 from kappa_core.memory import MemoryEventQueue
 from kappa_core.ports.queue import NOBODY, Dead, EventQueue, Lease, LeaseLost
+from kappa_core.ports.store import StoreUnavailable
+from kappa_gateway.stores.postgres import Postgres
+from kappa_gateway.stores.postgres_queue import PostgresEventQueue
 from kappa_gateway.stores.queue import SqliteEventQueue
+from postgres_server import PostgresServer
 from queue_samples import event
 
 STEPS = 400
@@ -164,8 +168,14 @@ class History:
 
 
 @pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("driver", ["memory", "sqlite"])
-def test_no_history_loses_an_event_or_ends_it_twice(driver: str, seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("driver", ["memory", "sqlite", "postgres"])
+def test_no_history_loses_an_event_or_ends_it_twice(
+    driver: str, seed: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    dice = random.Random(seed)
+    server: PostgresServer | None = request.getfixturevalue("postgres_server") if driver == "postgres" else None
+    dsn: str = request.getfixturevalue("postgres_dsn") if driver == "postgres" else ""
+
     async def main() -> None:
         async def memory(before: EventQueue | None) -> EventQueue:
             return before or MemoryEventQueue(clock_ms=lambda: history.now)
@@ -175,8 +185,30 @@ def test_no_history_loses_an_event_or_ends_it_twice(driver: str, seed: int, tmp_
                 await before.close()
             return await SqliteEventQueue.open(tmp_path / "events.db", alone=True, clock_ms=lambda: history.now)
 
-        history = History({"memory": memory, "sqlite": sqlite}[driver], random.Random(seed))
-        async with asyncio.timeout(60):
+        async def postgres(before: EventQueue | None) -> EventQueue:
+            if before is None:
+                return await PostgresEventQueue.open(connections, clock_ms=lambda: history.now)
+            assert server is not None
+            await asyncio.to_thread(dice.choice([server.restart, *[lambda: server.kill_connections(dsn)] * 4]))
+            await until_usable(before)
+            return before
+
+        async with asyncio.timeout(120), contextlib.AsyncExitStack() as stack:
+            if dsn:
+                connections = await Postgres.open(dsn)
+                stack.push_async_callback(connections.close)
+            history = History({"memory": memory, "sqlite": sqlite, "postgres": postgres}[driver], dice)
             await history.run()
 
     asyncio.run(main())
+
+
+async def until_usable(queue: EventQueue) -> None:
+    """Until a queue whose connections were lost has new ones."""
+    while True:
+        try:
+            await queue.stats()
+        except StoreUnavailable:
+            await asyncio.sleep(0.02)
+        else:
+            return

@@ -5,6 +5,6 @@
 ``announced`` the same for its own process: its writes are known at once, ahead of the watch
 ``logs``      LogStore, a ring of bounded size
 ``queue``     EventQueue
-``gathering`` many calls in one job of the writer
+``gathering`` many calls in one transaction
 ``files``     BlobStore
 """

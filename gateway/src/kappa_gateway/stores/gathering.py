@@ -1,18 +1,15 @@
-"""Many calls, one job of the writer: what arrives while the last batch is being written goes into the next one.
+"""Many calls, one transaction: what arrives while the last batch is being written goes into the next one.
 
-The writer of :mod:`kappa_gateway.stores.database` already shares one fsync among its jobs, but each has a savepoint and statements of
-its own. Where thousands of calls a second do the same, they are gathered here into one job that counts once and answers each. A batch
-that cannot be written fails for all of its callers; what one call is refused for is an exception among the answers.
+Where thousands of calls a second do the same, each of them a commit, or with statements of its own within one, is most of the work; here
+they are gathered into one job that answers each. A batch that cannot be written fails for all of its callers; what one call is refused for
+is an exception among the answers.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeVar
-
-from kappa_gateway.stores.database import Database
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -21,16 +18,15 @@ CALLS_PER_BATCH: Final = 512
 
 
 class Gathering(Generic[A, R]):
-    """Call it with one argument, get its answer. ``work`` is given all arguments of a batch in their order, in a transaction."""
+    """Call it with one argument, get its answer. ``work`` is given all arguments of a batch in their order; one batch at a time."""
 
-    def __init__(self, database: Database, work: Callable[[sqlite3.Connection, Sequence[A]], Sequence[R | Exception]]) -> None:
-        self._database = database
+    def __init__(self, work: Callable[[Sequence[A]], Awaitable[Sequence[R | Exception]]]) -> None:
         self._work = work
         self._waiting: list[tuple[A, asyncio.Future[R]]] = []
         self._writing: asyncio.Task[None] | None = None
 
     async def __call__(self, argument: A, /) -> R:
-        """Raises what ``work`` answers for this argument, or StoreUnavailable."""
+        """Raises what ``work`` answers for this argument, or what it raises for all."""
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((argument, answer))
         if self._writing is None:
@@ -45,10 +41,9 @@ class Gathering(Generic[A, R]):
     async def _write(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:CALLS_PER_BATCH], self._waiting[CALLS_PER_BATCH:]
-            arguments = [argument for argument, _ in batch]
             answers: Sequence[R | Exception]
             try:
-                answers = await self._database.write(lambda connection, arguments=arguments: self._work(connection, arguments))  # type: ignore[misc]
+                answers = await self._work([argument for argument, _ in batch])
             except Exception as error:  # noqa: BLE001 - whatever a batch fails for is raised in each of its callers
                 answers = [error] * len(batch)
             for (_, answer), result in zip(batch, answers, strict=True):

@@ -30,8 +30,8 @@ class SqliteEventQueue:
         self._bounds = bounds
         self._clock_ms = clock_ms
         self._turn = -1
-        self._enqueues = Gathering[queue_rows.Arrival, str](database, self._enqueue)
-        self._acks = Gathering[Lease, None](database, self._ack)
+        self._enqueues = Gathering[queue_rows.Arrival, str](self._enqueue)
+        self._acks = Gathering[Lease, None](self._ack)
 
     @classmethod
     async def open(
@@ -115,11 +115,11 @@ class SqliteEventQueue:
         await self._enqueues.idle()
         await self._acks.idle()
 
-    def _enqueue(self, connection: sqlite3.Connection, arrivals: Sequence[queue_rows.Arrival]) -> Sequence[str | Exception]:
-        return queue_rows.enqueue(connection, arrivals, bounds=self._bounds)
+    async def _enqueue(self, arrivals: Sequence[queue_rows.Arrival]) -> Sequence[str | Exception]:
+        return await self._database.write(lambda connection: queue_rows.enqueue(connection, arrivals, bounds=self._bounds))
 
-    def _ack(self, connection: sqlite3.Connection, leases: Sequence[Lease]) -> Sequence[Exception | None]:
-        return queue_rows.ack(connection, leases, now=self._clock_ms())
+    async def _ack(self, leases: Sequence[Lease]) -> Sequence[Exception | None]:
+        return await self._database.write(lambda connection: queue_rows.ack(connection, leases, now=self._clock_ms()))
 
     async def _write(self, work: Callable[..., None]) -> None:
         await self._database.write(lambda connection: work(connection, now=self._clock_ms()))
