@@ -128,7 +128,7 @@ class _Leader:
         self._api = api
         self._cache = Cache(indexers(default_region=settings.region))
         budget = WriteBudget(per_second=settings.writes_per_second, burst=settings.write_burst)
-        writer = Writer(api, cache=self._cache, budget=budget, identity=settings.pod_name, wrote=metrics.wrote)
+        writer = Writer(api, heard=self._wrote, budget=budget, identity=settings.pod_name, wrote=metrics.wrote)
         accounts = Accounts(self._cache, namespace_default=settings.namespace_default, only=settings.watch_namespaces)
         self._surroundings = Surroundings(api, release_namespace=settings.namespace, changed=self._all_namespaces)
         reconciler = Reconciler(
@@ -173,12 +173,13 @@ class _Leader:
     async def run(self) -> None:
         """Until kopf ends, which it does on a signal or where it cannot go on."""
         await self._definitions()
-        watching = asyncio.create_task(watch(self._hear, self._pulse, namespaces=self._settings.watch_namespaces), name="watches")
         others = [
             asyncio.create_task(self._surroundings.run(), name="surroundings"),
-            asyncio.create_task(self._work(), name="work"),
-            asyncio.create_task(self._resync.run(), name="resync"),
+            asyncio.create_task(self._queue.run(), name="work"),
+            asyncio.create_task(self._resync_from_start(), name="resync"),
         ]
+        await asyncio.sleep(0.01)  # kopf waits, when it ends, for tasks that were not there when it began: the workers are
+        watching = asyncio.create_task(watch(self._hear, self._pulse, namespaces=self._settings.watch_namespaces), name="watches")
         try:
             done, _ = await asyncio.wait({watching, *others}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -230,6 +231,9 @@ class _Leader:
             after = None if gone else thing
             for ref in concerned(self._cache, kind, before, after, default_region=self._settings.region):
                 self._queue.add(ref)
+
+    def _wrote(self, kind: str, thing: Object) -> None:
+        self._hear(kind, False, thing)
 
     def _enqueue(self, ref: Ref) -> None:
         self._queue.add(ref)

@@ -86,7 +86,7 @@ class Resync:
     async def start(self) -> None:
         """List everything once, however long that takes."""
         for path in self._paths:
-            while not await self._collection_or_warn(path):
+            while not await self._collection_or_warn(path):  # noqa: ASYNC110 - no event tells when another machine is back
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _everything(self) -> None:

@@ -71,8 +71,8 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     release_namespace: str
     gateway_labels: dict[str, str]
     gateway_ports: tuple[int, ...]
-    dns_namespace: str = "kube-system"
-    dns_labels: dict[str, str] = {"k8s-app": "kube-dns"}
+    dns_namespace: str
+    dns_labels: dict[str, str]
     dns_ports: tuple[int, ...] = (53,)
     dns_cidrs: tuple[str, ...] = ()
     cluster_cidrs: tuple[str, ...] = ()

@@ -1,6 +1,6 @@
 """Everything that the operator writes: counted, paced, and heard at once.
 
-Each write waits for its turn in the budget, and its answer goes into the cache before the watch brings it, so that looking at the same
+Each write waits for its turn in the budget, and its answer is told as a change before the watch brings it, so that looking at the same
 object again a moment later finds nothing left to do. Which writes those are is decided elsewhere; errors are the API's own.
 """
 
@@ -13,7 +13,6 @@ from typing import Any, Final, Protocol
 
 from kappa_crds import labels, names
 from kappa_crds.api import AlreadyExists, Object
-from kappa_operator.cache import Cache
 from kappa_operator.kinds import WATCHED
 from kappa_operator.reconcile.conditions import Condition
 from kappa_operator.reconcile.deployment import TEMPLATE_DIGEST
@@ -37,20 +36,20 @@ class WritingApi(Protocol):
 
 
 class Writer:
-    """``wrote`` is told the kind and what was done for every write."""
+    """``heard`` is told the kind and the state that a write has led to; ``wrote`` is told the kind and what was done, for counting."""
 
     def __init__(
         self,
         api: WritingApi,
         *,
-        cache: Cache,
+        heard: Callable[[str, Object], None],
         budget: WriteBudget,
         identity: str,
         wrote: Callable[[str, str], None],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._api = api
-        self._cache = cache
+        self._heard = heard
         self._budget = budget
         self._identity = identity
         self._wrote = wrote
@@ -64,9 +63,9 @@ class Writer:
         try:
             made = await self._api.create(collection, thing, field_manager=names.OPERATOR_MANAGER)
         except AlreadyExists:
-            self._cache.put(kind, await self._api.get(WATCHED[kind].path(metadata["namespace"], metadata["name"])))
+            self._heard(kind, await self._api.get(WATCHED[kind].path(metadata["namespace"], metadata["name"])))
             return False
-        self._cache.put(kind, made)
+        self._heard(kind, made)
         return True
 
     async def apply(self, kind: str, thing: Object) -> None:
@@ -74,7 +73,7 @@ class Writer:
         metadata = thing["metadata"]
         await self._turn(kind, "apply")
         path = WATCHED[kind].path(metadata["namespace"], metadata["name"])
-        self._cache.put(kind, await self._api.apply(path, thing, field_manager=names.OPERATOR_MANAGER, force=True))
+        self._heard(kind, await self._api.apply(path, thing, field_manager=names.OPERATOR_MANAGER, force=True))
 
     async def conditions(self, kind: str, thing: Object, conditions: list[Object]) -> None:
         """Write the operator's conditions of an object, and of no other object that may have taken its name."""
@@ -87,7 +86,7 @@ class Writer:
         }
         await self._turn(kind, "status")
         path = WATCHED[kind].path(metadata["namespace"], metadata["name"], subresource="status")
-        self._cache.put(kind, await self._api.apply(path, body, field_manager=names.OPERATOR_MANAGER, force=True))
+        self._heard(kind, await self._api.apply(path, body, field_manager=names.OPERATOR_MANAGER, force=True))
 
     async def adopt(self, kind: str, thing: Object, *, owner: Object) -> None:
         """Make a version, alias or configuration that somebody wrote by hand a child of its Function."""
@@ -107,7 +106,7 @@ class Writer:
         }
         await self._turn(kind, "adopt")
         path = WATCHED[kind].path(metadata["namespace"], metadata["name"])
-        self._cache.put(kind, await self._api.apply(path, body, field_manager=names.OPERATOR_MANAGER, force=True))
+        self._heard(kind, await self._api.apply(path, body, field_manager=names.OPERATOR_MANAGER, force=True))
 
     async def reshape(self, found: Object, wanted: Object) -> None:
         """Give a Deployment another pod template. Raises Conflict where it is no longer the one that was seen without pods."""
@@ -121,7 +120,7 @@ class Writer:
         ]
         await self._turn("Deployment", "reshape")
         path = WATCHED["Deployment"].path(metadata["namespace"], metadata["name"])
-        self._cache.put("Deployment", await self._api.json_patch(path, operations, field_manager=names.OPERATOR_MANAGER))
+        self._heard("Deployment", await self._api.json_patch(path, operations, field_manager=names.OPERATOR_MANAGER))
 
     async def delete(self, kind: str, thing: Object) -> None:
         """Delete exactly the state that was seen. Raises Conflict where it has changed, NotFound where it is gone."""

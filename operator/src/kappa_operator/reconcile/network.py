@@ -33,9 +33,7 @@ _NOT_PUBLIC_4: Final = tuple(
         "224.0.0.0/3",
     )
 )
-_NOT_PUBLIC_6: Final = tuple(
-    ipaddress.IPv6Network(each) for each in ("::/96", "::ffff:0:0/96", "fc00::/7", "fe80::/10", "ff00::/8")
-)
+_NOT_PUBLIC_6: Final = tuple(ipaddress.IPv6Network(each) for each in ("::/96", "fc00::/7", "fe80::/10", "ff00::/8"))
 _TRANSLATED: Final = ipaddress.IPv6Address("64:ff9b::")  # RFC 6052
 _METADATA: Final[tuple[_Network, ...]] = (
     ipaddress.ip_network("169.254.169.254/32"),

@@ -26,6 +26,11 @@ LINK_AUTHORITY: Final = "kappa-link-ca"
 IDENTITY_DIR: Final = "/var/run/kappa"
 _CODE_BYTES: Final = 2 * UNZIPPED_BYTES
 """Twice what code may have, because a volume counts blocks: 10,000 small files take 40 MB more than they hold."""
+_LOST_NODE: Final = tuple(
+    {"key": f"node.kubernetes.io/{taint}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}
+    for taint in ("not-ready", "unreachable")
+)
+"""Kubernetes' default is five minutes, for which a lost pod would be counted as one."""
 _ARCHITECTURES: Final = {"x86_64": "amd64", "arm64": "arm64"}
 
 
@@ -75,8 +80,7 @@ def pod_template(
         spec["runtimeClassName"] = settings.runtime_class_name
     if settings.priority_class_name is not None:
         spec["priorityClassName"] = settings.priority_class_name
-    if settings.tolerations:
-        spec["tolerations"] = [dict(each) for each in settings.tolerations]
+    spec["tolerations"] = [*(dict(each) for each in settings.tolerations), *_LOST_NODE]
     return {"metadata": {"labels": pod_labels, "annotations": {labels.REVISION: revision}}, "spec": spec}
 
 

@@ -1,4 +1,4 @@
-"""Roles are ServiceAccounts: the one that somebody has annotated with the role's ARN, else one that the operator makes.
+"""The ServiceAccount that the operator makes for a role where nobody has annotated one; how they are named is in kappa_crds.roles.
 
 The account that a pod runs as gives it nothing by itself: no token of the API server is mounted. It is what a cluster's own identity
 systems go by, and what a right to use the role is asked about.
@@ -6,34 +6,11 @@ systems go by, and what a right to use the role is asked about.
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Iterable
-from typing import Final
-
 from kappa_crds.api import Object
-from kappa_operator.reconcile.owned import MANAGED, is_managed
+from kappa_crds.roles import ROLE, role_of, service_account_for, service_account_name
+from kappa_operator.reconcile.owned import MANAGED
 
-ROLE: Final = "lambda.kappa.dev/role"
-"""Annotation of a ServiceAccount: the ARN of the role that it stands for."""
-_LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
-_NAME_LENGTH: Final = 40
-
-
-def service_account_name(role: str, *, account: str) -> str:
-    """Of the ServiceAccount that the operator makes for a role: ``kappa-<role name>`` where that is a DNS label of at most 40
-    characters and the role is the account's own, else with a slug and ten hex digits of the ARN's SHA-256."""
-    name = role.rpartition("/")[2]
-    if role.partition("::")[2] == f"{account}:role/{name}" and len(name) <= _NAME_LENGTH and _LABEL.fullmatch(name):
-        return f"kappa-{name}"
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[: _NAME_LENGTH - 11].strip("-")
-    return "-".join(part for part in ("kappa", slug, hashlib.sha256(role.encode()).hexdigest()[:10]) if part)
-
-
-def service_account_for(role: str, existing: Iterable[Object], *, account: str) -> str:
-    """The name of the ServiceAccount in a namespace that pods with this role run as."""
-    given = sorted(each["metadata"]["name"] for each in existing if role_of(each) == role and not is_managed(each))
-    return given[0] if given else service_account_name(role, account=account)
+__all__ = ["ROLE", "role_of", "service_account", "service_account_for", "service_account_name"]
 
 
 def service_account(role: str, *, namespace: str, account: str) -> Object:
@@ -49,9 +26,3 @@ def service_account(role: str, *, namespace: str, account: str) -> Object:
         },
         "automountServiceAccountToken": False,
     }
-
-
-def role_of(thing: Object) -> str | None:
-    """The role that a ServiceAccount stands for."""
-    role: str | None = (thing["metadata"].get("annotations") or {}).get(ROLE)
-    return role
