@@ -15,6 +15,7 @@ import click
 
 from kappa_gateway.cli.client import Client, ClientError
 from kappa_gateway.cli.cluster import cluster
+from kappa_gateway.cli.commands import Commands
 from kappa_gateway.cli.crds import crds
 from kappa_gateway.cli.events import events
 
@@ -32,7 +33,7 @@ def _fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="kappa-faas", prog_name="kappa")
 def main() -> None:
     """AWS Lambda on any Kubernetes cluster, and on a laptop without one."""
