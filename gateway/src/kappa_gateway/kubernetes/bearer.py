@@ -10,7 +10,7 @@ It decides who, never whether they may: that is :mod:`.permissions`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from kappa_core.errors import UnrecognizedClientException
@@ -19,6 +19,7 @@ from kappa_gateway.auth.identity import Defaults, Identity, Subject, Undecided
 from kappa_gateway.auth.session_keys import SessionClaims, SessionKeys
 from kappa_gateway.auth.sigv4 import verify
 from kappa_gateway.kubernetes.access_keys import AccessKeys, service_account
+from kappa_gateway.kubernetes.places import Places
 from kappa_gateway.kubernetes.reviews import NoSubject, Reviews
 
 ACCOUNT_HEADER: Final = b"x-kappa-account"
@@ -33,7 +34,7 @@ _SERVICES: Final = frozenset({"lambda"})
 
 
 class ClusterAuthenticator:
-    """See the module. ``account_of`` is the account of a namespace, or None; ``service_account_of`` the ServiceAccount of a role."""
+    """See the module."""
 
     def __init__(
         self,
@@ -42,17 +43,13 @@ class ClusterAuthenticator:
         session_keys: SessionKeys,
         reviews: Reviews,
         defaults: Defaults,
-        account_of: Callable[[str], str | None],
-        namespace_of: Callable[[str], str | None],
-        service_account_of: Callable[[str], str],
+        places: Places,
     ) -> None:
         self._keys = keys
         self._session_keys = session_keys
         self._reviews = reviews
         self._defaults = defaults
-        self._account_of = account_of
-        self._namespace_of = namespace_of
-        self._service_account_of = service_account_of
+        self._places = places
 
     def identify(self, request: SignedRequest, *, now: float) -> Identity:
         token = bearer_token(request.headers)
@@ -77,7 +74,7 @@ class ClusterAuthenticator:
 
     def _own_account(self, subject: Subject) -> str | None:
         parts = subject.username.split(":")
-        return self._account_of(parts[2]) if len(parts) == 4 and parts[:2] == ["system", "serviceaccount"] else None
+        return self._places.account_of(parts[2]) if len(parts) == 4 and parts[:2] == ["system", "serviceaccount"] else None
 
     def _signed(self, request: SignedRequest, *, now: float) -> Identity:
         valid = verify(request, credentials=self._keys, session_keys=self._session_keys, services=_SERVICES, now=now)
@@ -97,10 +94,12 @@ class ClusterAuthenticator:
         return Identity(account=key.account, region=region, access_key_id=key.access_key_id, subject=key.subject)
 
     def _function(self, session: SessionClaims) -> Subject:
-        namespace = self._namespace_of(session.account)
-        if namespace is None:  # the account has gone since
+        namespace = self._places.of_function(session.function_arn)
+        if namespace is None:  # its account has gone since
             raise _invalid()
-        return service_account(namespace, self._service_account_of(session.role))
+        return service_account(
+            namespace, self._places.service_account(session.role, account=session.account, namespace=namespace)
+        )
 
 
 def bearer_token(headers: Sequence[tuple[bytes, bytes]]) -> str | None:

@@ -8,13 +8,14 @@ are not asked. It refuses, with AWS's AccessDeniedException, what no rule allows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from kappa_core.errors import AccessDeniedException, LambdaError
 from kappa_core.names import parse_function
-from kappa_core.resources import AccountId, Key, Region
+from kappa_core.resources import AccountId, Region
 from kappa_gateway.auth.identity import Identity, Subject
+from kappa_gateway.kubernetes.places import Places
 from kappa_gateway.kubernetes.reviews import Attributes, Reviews
 
 GROUP: Final = "lambda.kappa.dev"
@@ -84,42 +85,31 @@ OPERATIONS: Final[Mapping[str, Permission]] = {
 
 
 class Permissions:
-    """See the module.
+    """See the module."""
 
-    Parameters
-    ----------
-    namespace_of
-        The namespace that an account's objects are in; None for an account that this cluster does not serve.
-    object_of
-        The name of the object that a function's key stands for.
-    service_account_of
-        The ServiceAccount that a role stands for, in the account's namespace.
-    """
-
-    def __init__(
-        self,
-        reviews: Reviews,
-        *,
-        namespace_of: Callable[[str], str | None],
-        object_of: Callable[[Key], str],
-        service_account_of: Callable[[str], str],
-    ) -> None:
+    def __init__(self, reviews: Reviews, places: Places) -> None:
         self._reviews = reviews
-        self._namespace_of = namespace_of
-        self._object_of = object_of
-        self._service_account_of = service_account_of
+        self._places = places
 
     def known(self, identity: Identity, permission: Permission, function: str, /) -> bool:
         """Whether the request is allowed, as far as that is known without asking: False means *ask*, not *refused*."""
-        if identity.subject is None:
+        subject = identity.subject
+        if subject is None:
             return True
         wanted = self._attributes(identity, permission, function)
-        return wanted is not None and self._reviews.known_access(identity.subject, wanted) is True
+        return bool(wanted) and all(self._reviews.known_access(subject, each) is True for each in wanted)
 
     async def check(self, identity: Identity, permission: Permission, function: str = "", *, action: str) -> None:
         """Raises AccessDeniedException where the caller may not. ``function`` as the request names it; ``action`` is Lambda's."""
-        if identity.subject is not None:
-            await self._check(identity.subject, self._attributes(identity, permission, function), identity, action=action)
+        subject = identity.subject
+        if subject is None:
+            return
+        wanted = self._attributes(identity, permission, function)
+        for each in wanted:
+            if not await self._reviews.access(subject, each):
+                raise _denied(subject, identity, action=action, lacking=f" because no rule of Kubernetes allows it to {each}")
+        if not wanted:
+            raise _denied(subject, identity, action=action, lacking=": no namespace is that account")
 
     async def check_operation(self, identity: Identity, operation: str, params: Mapping[str, Any]) -> None:
         """The same for an operation of the service model with its parameters, and for the role that these hand to a function."""
@@ -128,54 +118,59 @@ class Permissions:
         permission = OPERATIONS.get(operation)
         if permission is None:
             raise AccessDeniedException(f"{operation} cannot be granted by rules of Kubernetes.")
-        await self.check(identity, permission, params.get("FunctionName") or "", action=operation)
+        function = params.get("FunctionName") or ""
+        await self.check(identity, permission, function, action=operation)
         if params.get("Role"):
-            await self._check_role(identity, identity.subject, params["Role"], action=operation)
+            await self._check_role(identity, identity.subject, params["Role"], function)
 
-    async def _check_role(self, identity: Identity, subject: Subject, role: str, *, action: str) -> None:
+    async def _check_role(self, identity: Identity, subject: Subject, role: str, function: str) -> None:
         """Whose identity a function gets is not to be chosen by whoever may only write functions: iam:PassRole, on AWS."""
-        namespace = self._namespace_of(identity.account)
-        name = self._service_account_of(role)
-        wanted = None
-        if namespace is not None:
-            wanted = Attributes(verb="use", group="", resource="serviceaccounts", namespace=namespace, name=name)
-        try:
-            await self._check(subject, wanted, identity, action=action)
-        except AccessDeniedException:
+        place = self._place(identity, function)
+        namespace = place[0] if place is not None else next(iter(self._places.namespaces_of(identity.account)), "")
+        name = self._places.service_account(role, account=identity.account, namespace=namespace)
+        wanted = Attributes(verb="use", group="", resource="serviceaccounts", namespace=namespace, name=name)
+        if not await self._reviews.access(subject, wanted):
             raise AccessDeniedException(
                 f"User: {subject.username} is not authorized to perform: iam:PassRole on resource: {role} because no rule of "
                 f"Kubernetes allows it to use serviceaccounts/{name} in namespace {namespace}"
-            ) from None
+            )
 
-    async def _check(self, subject: Subject, wanted: Attributes | None, identity: Identity, *, action: str) -> None:
-        if wanted is not None and await self._reviews.access(subject, wanted):
-            return
-        lacking = "" if wanted is None else f" because no rule of Kubernetes allows it to {wanted}"
-        raise AccessDeniedException(
-            f"User: {subject.username} is not authorized to perform: lambda:{_ACTIONS.get(action, action)} in account "
-            f"{identity.account}{lacking}"
-        )
+    def _attributes(self, identity: Identity, permission: Permission, function: str) -> list[Attributes]:
+        """What has to be allowed, in the function's namespace or in all of the account's; nothing where there is none."""
+        place = self._place(identity, function)
+        if place is not None:
+            places = [(place[0], place[1] if permission.of_function else "")]
+        else:
+            namespaces = self._places.namespaces_of(identity.account)
+            places = [(each, "") for each in (namespaces[:1] if permission.verb == "create" else namespaces)]
+        return [
+            Attributes(
+                verb=permission.verb,
+                group=GROUP,
+                resource=permission.resource,
+                subresource=permission.subresource,
+                namespace=namespace,
+                name=name,
+            )
+            for namespace, name in places
+        ]
 
-    def _attributes(self, identity: Identity, permission: Permission, function: str) -> Attributes | None:
-        namespace = self._namespace_of(identity.account)
-        if namespace is None:
+    def _place(self, identity: Identity, function: str) -> tuple[str, str] | None:
+        """Namespace and object of a function that a request names; None where it names none, or none of this account."""
+        if not function:
             return None
-        name = ""
-        if permission.of_function and function:
-            try:
-                key = parse_function(function, None, account=AccountId(identity.account), region=Region(identity.region)).key
-            except LambdaError:
-                pass  # no name of a function of this account: the operation will say so, to whoever may do it to all
-            else:
-                name = self._object_of(key)
-        return Attributes(
-            verb=permission.verb,
-            group=GROUP,
-            resource=permission.resource,
-            subresource=permission.subresource,
-            namespace=namespace,
-            name=name,
-        )
+        try:
+            name = parse_function(function, None, account=AccountId(identity.account), region=Region(identity.region))
+        except LambdaError:
+            return None  # the operation will say what is wrong with it, to whoever may do this to all
+        return self._places.function(name.key)
+
+
+def _denied(subject: Subject, identity: Identity, *, action: str, lacking: str) -> AccessDeniedException:
+    return AccessDeniedException(
+        f"User: {subject.username} is not authorized to perform: lambda:{_ACTIONS.get(action, action)} in account "
+        f"{identity.account}{lacking}"
+    )
 
 
 _ACTIONS: Final = {"Invoke": "InvokeFunction"}

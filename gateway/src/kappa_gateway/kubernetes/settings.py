@@ -34,6 +34,7 @@ class ClusterSettings(BaseSettings):
     port: int = Field(9000, ge=0, le=65535, description="TCP port of the Lambda API.")
     link_port: int = Field(9443, ge=0, le=65535, description="TCP port where pods and other gateways dial this one.")
     link_service: str = Field("kappa-gateway-links", description="Headless Service by which pods find every gateway.")
+    service_account: str = Field("kappa-gateway", description="ServiceAccount by which gateways know each other.")
     link_name: str = Field("", description="Name in the gateways' certificate; by default that of the headless Service.")
     link_tls_dir: Path = Field(
         Path("/etc/kappa/link-tls"), description="Folder of the Secret kappa-link-tls: tls.crt, tls.key, ca.crt."
@@ -119,6 +120,7 @@ class ClusterSettings(BaseSettings):
         limits.ACCOUNT_CONCURRENCY, ge=1, description="Concurrent executions of an account and region."
     )
     max_environments: int = Field(1000, ge=1, description="Environments of one function that the scaler ever starts.")
+    max_environments_total: int = Field(10_000, ge=1, description="Environments of all functions that the scaler ever starts.")
     strict_states: bool = Field(
         False, description="Answer AWS's 409 while a function is Pending or being updated; otherwise such calls wait for it."
     )
@@ -235,8 +237,11 @@ class ClusterSettings(BaseSettings):
     @property
     def link_address(self) -> str:
         """Where others dial this gateway."""
-        host = f"[{self.pod_ip}]" if ":" in self.pod_ip else self.pod_ip
-        return f"tcp:{host}:{self.link_port}"
+        return self.link_address_of(self.pod_ip)
+
+    def link_address_of(self, ip: str) -> str:
+        """Where the gateway with this address is dialled."""
+        return f"tls:[{ip}]:{self.link_port}" if ":" in ip else f"tls:{ip}:{self.link_port}"
 
     @property
     def function_url(self) -> str:

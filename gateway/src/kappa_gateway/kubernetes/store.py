@@ -176,6 +176,24 @@ class KubernetesResourceStore:
         self._check_open()
         return await self._counters.allocate(counter)
 
+    # -- the objects behind the resources --------------------------------------------------------------------------------
+    async def read(self, key: Key, /) -> Object | None:
+        """The object that has a key, read now. Raises StoreUnavailable."""
+        self._check_open()
+        return await self._find(key)
+
+    def place(self, key: Key, /) -> Place | None:
+        """Where the object that has a key is, as far as the watches have told."""
+        return self._index.locate(key)
+
+    def account_of(self, namespace: str, /) -> AccountId | None:
+        """None: not served."""
+        return self._namespaces.account_of(namespace)
+
+    def namespaces_of(self, account: AccountId, /) -> builtins.list[str]:
+        """The namespaces of an account; what is new goes into the first one."""
+        return self._namespaces.of(account)
+
     # -- writes --------------------------------------------------------------------------------------------------------
     async def create(self, resource: R, /) -> R:
         self._check_open()

@@ -9,9 +9,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from kappa_core.errors import ServiceException
+from kappa_core.errors import InvalidParameterValueException, ResourceConflictException, ServiceException
 from kappa_core.ports.blobs import BlobError, BlobStoreUnavailable
-from kappa_core.ports.store import StoreError, StoreUnavailable
+from kappa_core.ports.store import OwnedElsewhere, Rejected, StoreError, StoreUnavailable
 from kappa_gateway.api.context import Operation, Params, RequestContext
 from kappa_gateway.operations import (
     account,
@@ -83,6 +83,10 @@ def _bound(implementation: Implementation, deps: Dependencies) -> Operation:
     async def operation(context: RequestContext, params: Params) -> dict[str, Any]:
         try:
             return await implementation(deps, context, params)
+        except OwnedElsewhere as error:
+            raise ResourceConflictException(str(error)) from error
+        except Rejected as error:
+            raise InvalidParameterValueException(str(error)) from error
         except (StoreError, BlobError) as error:
             expected = isinstance(error, StoreUnavailable | BlobStoreUnavailable)  # the disk is full: no traceback helps
             _log.error("request %s: the store failed: %s", context.request_id, error, exc_info=None if expected else error)
