@@ -340,7 +340,7 @@ class Dispatcher:
             for invocation in self._in_flight_on(supervisor):
                 self._forget(invocation)
                 cause = "the connection to its environment was lost"
-                effects.append(EnvironmentLost(invocation.request_id, cause, supervisor.name))
+                effects.append(EnvironmentLost(invocation.request_id, cause, supervisor.name, now - invocation.arrived))
         while (oldest := self._oldest()) is not None and oldest.arrived + self._capacity_wait <= now:
             self._leave_queue(oldest)
             effects.append(Unavailable(oldest.request_id, TOO_LATE))

@@ -109,6 +109,8 @@ class EnvironmentLost(Effect, frozen=True, gc=False):
     cause: str
     supervisor: str = ""
     """Whose link was lost for good; empty where the supervisor itself said what became of the request."""
+    age: float = 0.0
+    """With ``supervisor``: seconds since the invocation arrived."""
 
 
 class Report(Effect, frozen=True, gc=False):

@@ -9,26 +9,25 @@ import asyncio
 import hashlib
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Self
 
 from prometheus_client.core import GaugeMetricFamily
 
-from kappa_core.spec import VersionSpec
 from kappa_gateway.embedded.data_dir import DataDir
 from kappa_gateway.embedded.provider import ProcessProvider
 from kappa_gateway.hot.version import Version
 from kappa_gateway.links.assembly import GatewayLinks, Membership
-from kappa_gateway.links.shell import InvocationPort, OnLogs
+from kappa_gateway.links.changes import Changes, MakeSpec
+from kappa_gateway.links.shell import OnLogs
+from kappa_gateway.observe.links import link_gauges
 from kappa_gateway.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-MakeSpec = Callable[[Version], Awaitable[VersionSpec]]
-
 
 class EmbeddedLinks:
-    """See the module. Use :meth:`open`; implements the Observer of :mod:`kappa_gateway.hot.index` for a given way to make specs."""
+    """See the module. Use :meth:`open`."""
 
     def __init__(self, links: GatewayLinks, provider: ProcessProvider | None, causes: dict[str, str]) -> None:
         self.port = links.port
@@ -36,6 +35,7 @@ class EmbeddedLinks:
         """By revision: why its environments cannot be started."""
         self._links = links
         self._provider = provider
+        self._changes: Changes | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -74,21 +74,26 @@ class EmbeddedLinks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        if self._changes is not None:
+            await self._changes.close()
         await self._links.close()
 
     def observer(self, make_spec: MakeSpec) -> Changes:
-        """What the index tells of changes."""
-        return Changes(self.port, self._provider, make_spec=make_spec, run=self._run)
+        """What the index tells of changes. The first function of a runtime has a spare supervisor made ready; the others find one."""
+        expected: set[str] = set()
+
+        def appeared(version: Version) -> None:
+            runtime = version.configuration.runtime or ""
+            if self._provider is not None and runtime not in expected:
+                expected.add(runtime)
+                self._run(_expect(self._provider, make_spec, version))
+
+        self._changes = Changes(self.port, make_spec=make_spec, on_appeared=appeared)
+        return self._changes
 
     def gauges(self) -> Iterable[GaugeMetricFamily]:
         """For each scrape."""
-        stats = self.port.stats()
-        environments = GaugeMetricFamily("kappa_gateway_environments", "Execution environments by state.", labels=("state",))
-        for state, number in stats.environments.items():
-            environments.add_metric((state,), number)
-        yield environments
-        yield GaugeMetricFamily("kappa_gateway_waiting", "Invocations that wait for an environment.", value=stats.waiting)
-        yield GaugeMetricFamily("kappa_gateway_supervisors", "Linked supervisors.", value=stats.supervisors)
+        return link_gauges(self.port.stats())
 
     def _run(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -104,53 +109,8 @@ def _note(causes: dict[str, str], revision: str, cause: str) -> None:
         causes.pop(revision, None)
 
 
-class Changes:
-    """Passes what the index saw on to the links. Implements its Observer."""
-
-    def __init__(
-        self,
-        port: InvocationPort,
-        provider: ProcessProvider | None,
-        *,
-        make_spec: MakeSpec,
-        run: Callable[[Awaitable[None]], None],
-    ) -> None:
-        self._port = port
-        self._provider = provider
-        self._make_spec = make_spec
-        self._run = run
-        self._expected: set[str] = set()
-
-    def superseded(self, function_key: str, old_revision: str, version: Version | None, /) -> None:
-        if version is None:
-            self._port.supersede(old_revision, None, function_key)
-        else:
-            self._run(self._supersede(function_key, old_revision, version))
-
-    async def _supersede(self, function_key: str, old_revision: str, version: Version) -> None:
-        try:
-            spec: VersionSpec | None = await self._make_spec(version)
-        except Exception:  # noqa: BLE001 - whatever the new version lacks, the old one is to end; an invocation says what is wrong
-            _log.warning("%s has no environment to go to", version.function, exc_info=True)
-            spec = None
-        self._port.supersede(old_revision, spec, function_key)
-
-    def reserved_changed(self, function_key: str, reserved: int | None, /) -> None:
-        self._port.set_reserved(function_key, reserved)
-
-    def removed(self, function_key: str, /) -> None:
-        self._port.retire_function(function_key)
-
-    def appeared(self, version: Version, /) -> None:
-        """The first function of a runtime has a spare supervisor made ready; the others find one."""
-        runtime = version.configuration.runtime or ""
-        if self._provider is not None and runtime not in self._expected:
-            self._expected.add(runtime)
-            self._run(self._expect(version))
-
-    async def _expect(self, version: Version) -> None:
-        assert self._provider is not None
-        try:
-            self._provider.expect(await self._make_spec(version))
-        except Exception:  # noqa: BLE001 - a spare is a convenience; the invocation says what is wrong
-            _log.info("no spare for %s", version.configuration.runtime, exc_info=True)
+async def _expect(provider: ProcessProvider, make_spec: MakeSpec, version: Version) -> None:
+    try:
+        provider.expect(await make_spec(version))
+    except Exception:  # noqa: BLE001 - a spare is a convenience; the invocation says what is wrong
+        _log.info("no spare for %s", version.configuration.runtime, exc_info=True)

@@ -5,5 +5,6 @@
 ``shell``    InvocationPort: runs an event on an environment; turns frames into calls of the state machines and effects into frames
 ``scaling``  the shell around the scaler: provider, collections, denials
 ``assembly`` GatewayLinks: all of these put together, with or without peers
+``changes``  what the index sees of changes, for the shell
 ``peers``    gateways that share environments: who holds the scaler, and what the others tell it
 """

@@ -117,12 +117,13 @@ class GatewayLinks:
         epoch: int,
         expected: Iterable[str],
         known: Iterable[Known] = (),
+        causes_before: bool = False,
     ) -> None:
         """This gateway holds the scaler from now on, until :meth:`stand_down`; see :meth:`Scaling.take_over`."""
         if self._holder is not None:
             self._holder.follow("")
         self.scaling.provide(provider, news=news)
-        self.scaling.take_over(epoch, expected=expected, known=known)
+        self.scaling.take_over(epoch, expected=expected, known=known, causes_before=causes_before)
 
     def stand_down(self) -> None:
         """This gateway does not hold the scaler any more. The provider that it was given is the caller's to close."""

@@ -112,6 +112,8 @@ class Scaling:
         """By supervisor: environments that it has spoken of and not reported as gone, with revision and state. Only the holder
         keeps those of a supervisor that is not linked."""
         self._linked: set[str] = set()
+        self._started: set[str] | None = None
+        """Revisions of which an environment was ready in this term, where that is to be said."""
         self._starts: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -124,12 +126,14 @@ class Scaling:
         """Whether this gateway holds the scaler."""
         return self._holder
 
-    def take_over(self, epoch: int, *, expected: Iterable[str], known: Iterable[Known] = ()) -> None:
+    def take_over(self, epoch: int, *, expected: Iterable[str], known: Iterable[Known] = (), causes_before: bool = False) -> None:
         """This gateway holds the scaler from now on. Nothing is decided before the ``expected`` gateways (and SUPERVISORS, where there
         may be environments from before) are up, or for REBUILD_SECONDS. What is linked here counts from the first moment; ``known``
-        is what else exists."""
+        is what else exists. With ``causes_before`` the holder before may have said of revisions that they do not start: the first
+        environment of each that is ready takes that back."""
         now = self._loop.time()
         self._holder, self._to_holder = True, None
+        self._started = set() if causes_before else None
         linked = [
             Known(environment_id, revision, _phase(state))
             for seen in self._seen.values()
@@ -280,8 +284,12 @@ class Scaling:
 
     def environment(self, supervisor_id: str, environment_id: str, revision: str, state: str, /) -> None:
         self._seen.setdefault(supervisor_id, {})[environment_id] = (revision, state)
-        if self._holder:
-            self._apply(self._scaler.on_environment(environment_id, revision, state, self._loop.time()))
+        if not self._holder:
+            return
+        if state == "ready" and self._started is not None and revision not in self._started:
+            self._started.add(revision)
+            self._on_cause(revision, "")
+        self._apply(self._scaler.on_environment(environment_id, revision, state, self._loop.time()))
 
     def draining(self, supervisor_id: str, environment_id: str, revision: str, /) -> None:
         self._seen.setdefault(supervisor_id, {})[environment_id] = (revision, "draining")

@@ -71,9 +71,9 @@ class EnvironmentNews(Protocol):
 class Autopsy(Protocol):
     """Finds out what became of a supervisor that is lost for good, where somebody can know."""
 
-    async def __call__(self, supervisor_id: str, /) -> str:
-        """How the runtime ended, as AWS says it (``signal: killed``), if it was the function's doing; else empty. Takes a few
-        seconds at most and raises nothing."""
+    async def __call__(self, supervisor_id: str, within_seconds: float, /) -> str:
+        """How it ended in the last so many seconds, as AWS says it (``signal: killed``), if it was the function's doing; else empty.
+        Takes a few seconds at most and raises nothing."""
 
 
 class Stats(NamedTuple):
@@ -304,6 +304,10 @@ class InvocationPort:
         self._apply(self._dispatcher.on_assigned(supervisor.number, spec.revision, self._loop.time()))
         return True
 
+    def supervisors(self) -> list[str]:
+        """Those that are linked."""
+        return list(self._of_supervisor)
+
     def environments_of(self, supervisor_id: str, /) -> tuple[str, ...] | None:
         """What a supervisor has spoken of and not reported as gone; None: it is not linked."""
         supervisor = self._of_supervisor.get(supervisor_id)
@@ -517,13 +521,14 @@ class InvocationPort:
         if self._autopsy is None or not effect.supervisor or effect.request_id not in self._calls:
             self._fail(effect.request_id, error)
             return
-        task = self._loop.create_task(self._examine(effect.request_id, effect.supervisor, self._autopsy, error))
+        task = self._loop.create_task(self._examine(effect, self._autopsy, error))
         self._autopsies.add(task)
         task.add_done_callback(self._autopsies.discard)
 
-    async def _examine(self, request_id: str, supervisor_id: str, autopsy: Autopsy, error: Exception) -> None:
+    async def _examine(self, effect: effects.EnvironmentLost, autopsy: Autopsy, error: Exception) -> None:
         """A runtime that was killed with its supervisor is the function's error, not the platform's."""
-        ended = await autopsy(supervisor_id)
+        request_id = effect.request_id
+        ended = await autopsy(effect.supervisor, effect.age)
         if not ended:
             self._fail(request_id, error)
             return
