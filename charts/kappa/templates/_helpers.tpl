@@ -83,6 +83,8 @@ capabilities:
   value: "9443"
 - name: KAPPA_LINK_NAME
   value: kappa-gateway-links.{{ .Release.Namespace }}.svc
+- name: KAPPA_CLUSTER_CIDRS
+  value: {{ join "," .Values.network.clusterCidrs | quote }}
 - name: KAPPA_RUNTIME_IMAGES
   value: {{ .Values.images.runtimes | toJson | quote }}
 {{- end }}
