@@ -24,6 +24,7 @@ help:
 	@echo "make docs          write the pages that are made from the code"
 	@echo "make bench         measure against the budgets (ARGS=\"--only warm --quick\" chooses)"
 	@echo "make test-cluster  the Kubernetes suite"
+	@echo "make cluster-images  build the images and put them where the current cluster finds them"
 	@echo "make lock          resolve requirements/*.txt again"
 	@echo "make clean         remove .venv and every cache (not .kappa, which holds your functions)"
 
@@ -64,6 +65,10 @@ bench-quick: $(STAMPS)/dev
 test-cluster: $(STAMPS)/dev cluster-images
 	@$(BIN)/python -m pytest -q $(CLUSTER_TESTS)
 
+# IMAGES="runtime-python3.13" chooses; tools/images.sh says the rest.
+cluster-images:
+	@tools/images.sh
+
 # Locked for every platform and Python at once, with hashes and without the address of any package index.
 LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 lock: $(STAMPS)/dev
@@ -73,6 +78,7 @@ lock: $(STAMPS)/dev
 	$(LOCK) pyproject.toml --extra kubernetes --constraint requirements/dev.txt --output-file requirements/kubernetes.txt
 	$(LOCK) requirements/build.in --constraint requirements/runtime.txt --output-file requirements/build.txt
 	$(LOCK) requirements/supervisor.in --constraint requirements/dev.txt --output-file requirements/supervisor.txt
+	$(LOCK) requirements/sdk-python.in --constraint requirements/dev.txt --output-file requirements/sdk-python.txt
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench/results bench/.cache
