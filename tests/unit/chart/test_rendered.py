@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from kappa_operator.settings import Settings as OperatorSettings
 from rendered_chart import NAMESPACE, ChartError, needs_helm, one, pods, render, rules, variables
 
 pytestmark = needs_helm
+ROOT = Path(__file__).parents[3]
 
 EVERYTHING: dict[str, Any] = {
     "images": {"pullSecrets": ["registry"], "runtimes": {"python3.12": "registry.example/python:1"}},
@@ -179,6 +183,19 @@ def test_services_and_policies_select_the_pods_that_they_are_for() -> None:
             wanted = selector(each["spec"])
             matched = [name for name, labels in labelled if wanted.items() <= labels.items()]
             assert matched == [each["metadata"]["name"].removesuffix("-links")]
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
+    dashboard = json.loads(one(render(**EVERYTHING), "ConfigMap", "kappa-dashboard")["data"]["kappa.json"])
+    asked = {
+        name.removesuffix("_total").removesuffix("_bucket")
+        for panel in dashboard["panels"]
+        for target in panel.get("targets", ())
+        for name in re.findall(r"kappa_\w+", target["expr"])
+    }
+    sources = [file.read_text() for folder in ("gateway", "operator") for file in (ROOT / folder / "src").rglob("*.py")]
+    assert {name for name in asked if not any(f'"{name}"' in source for source in sources)} == set()
+    assert len(asked) > 10
 
 
 @pytest.mark.parametrize(
