@@ -1,41 +1,22 @@
-"""Asynchronous invocations of an embedded gateway: the queue's file, the way in, the worker and the deliveries, put together.
+"""Asynchronous invocations of an embedded gateway: :class:`~kappa_gateway.events.assembly.AsyncEvents` over the queue's file.
 
 Opened before the gateway listens, so that no event is refused for want of a queue, and closed before the links: what runs is put down
-first, then the environments end. It holds no rule of its own.
+first, then the environments end.
 """
 
 from __future__ import annotations
 
-import time
 from typing import Self
 
 from kappa_core.ports.queue import Bounds
-from kappa_core.ports.store import Change, ResourceStore
-from kappa_core.rules.retry import Schedule
 from kappa_gateway.embedded.data_dir import DataDir
-from kappa_gateway.events.counts import Counts
-from kappa_gateway.events.delivery import AwsDelivery, DeliverySettings
-from kappa_gateway.events.intake import Intake
-from kappa_gateway.events.targets import Targets
-from kappa_gateway.events.worker import Worker, WorkerSettings
-from kappa_gateway.hot.index import FunctionIndex
-from kappa_gateway.hot.path import Links
-from kappa_gateway.observe.metrics import Metrics
+from kappa_gateway.events.assembly import AsyncEvents
 from kappa_gateway.settings import Settings
 from kappa_gateway.stores.queue import SqliteEventQueue
 
 
-class EmbeddedEvents:
-    """See the module. :meth:`open`, then :meth:`employ` once there is an index and links; :meth:`run` until cancelled, :meth:`put_down`
-    before the links are closed, :meth:`close` at the end."""
-
-    worker: Worker
-    delivery: AwsDelivery
-
-    def __init__(self, queue: SqliteEventQueue, settings: Settings) -> None:
-        self.queue = queue
-        self.intake = Intake(queue=queue, limit=settings.limits.async_request_bytes, wake=self.wake)
-        self._settings = settings
+class EmbeddedEvents(AsyncEvents):
+    """See the module. :meth:`open` first, :meth:`close` at the end."""
 
     @classmethod
     async def open(cls, settings: Settings, *, data_dir: DataDir) -> Self:
@@ -44,70 +25,5 @@ class EmbeddedEvents:
         bounds = Bounds(total_bytes=settings.async_queue_bytes)
         return cls(await SqliteEventQueue.open(data_dir.events, alone=alone, bounds=bounds), settings)
 
-    def employ(self, *, index: FunctionIndex, store: ResourceStore, links: Links, metrics: Metrics) -> None:
-        """Make the worker."""
-        counts = Counts(metrics.registry, clock_ms=_epoch_ms)
-        metrics.collect_from(counts.gauges)
-        self._store, self._index = store, index
-        self.delivery = AwsDelivery(_delivery_settings(self._settings), functions=index, intake=self.intake)
-        self.worker = Worker(
-            queue=self.queue,
-            links=links,
-            targets=Targets(index=index, store=store),
-            delivery=self.delivery,
-            counts=counts,
-            recorder=lambda account, function, qualifier: metrics.invocation(
-                account=account, function=function, qualifier=qualifier, mode="Event"
-            ),
-            in_flight=metrics.in_flight,
-            settings=_worker_settings(self._settings),
-            clock_ms=_epoch_ms,
-        )
-
-    async def run(self) -> None:
-        """Work until cancelled. Configurations are looked up in the index alone, so it is given them before the first event runs."""
-        for config in await self._store.list("EventInvokeConfig"):
-            self._index.apply(Change("PUT", config.key, config))
-        await self.worker.run()
-
-    def wake(self, function_uid: str = "") -> None:
-        """Something was put into the queue: of this function, or of any."""
-        self.worker.wake(function_uid)
-
-    async def put_down(self) -> None:
-        """After :meth:`run` has ended, before the links close."""
-        await self.worker.close()
-        self.delivery.close()
-
     async def close(self) -> None:
         await self.queue.close()
-
-
-def _worker_settings(settings: Settings) -> WorkerSettings:
-    first, most = settings.async_throttle_delays
-    return WorkerSettings(
-        concurrency=settings.async_concurrency,
-        schedule=Schedule(
-            function_error_ms=_milliseconds(settings.async_retry_delays),
-            system_error_first_ms=round(first * 1000),
-            system_error_most_ms=round(most * 1000),
-        ),
-        delivery_delays_ms=_milliseconds(settings.async_delivery_delays),
-    )
-
-
-def _delivery_settings(settings: Settings) -> DeliverySettings:
-    return DeliverySettings(
-        endpoint=settings.endpoint_url,
-        endpoints=settings.endpoint_urls,
-        access_key_id=settings.destination_access_key_id,
-        secret_access_key=settings.destination_secret_access_key.get_secret_value(),
-    )
-
-
-def _milliseconds(seconds: tuple[float, ...]) -> tuple[int, ...]:
-    return tuple(round(each * 1000) for each in seconds)
-
-
-def _epoch_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -7,6 +7,7 @@
 ``targets``   what an event runs on at this attempt, and who is told of its end
 ``delivery``  destinations and dead-letter queues
 ``counts``    what all this counts
+``assembly``  these put together over a queue
 
 The rules are pure and stand in :mod:`kappa_core.rules.retry` and :mod:`kappa_core.rules.destination_record`.
 """
