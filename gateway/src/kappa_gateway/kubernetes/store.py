@@ -37,11 +37,11 @@ from kappa_core.resources import (
 )
 from kappa_crds import api as kubernetes
 from kappa_crds import labels, names
-from kappa_crds.api import KubernetesApi, Object, api_path
+from kappa_crds.api import ApiError, KubernetesApi, Object, api_path
 from kappa_crds.convert import from_object, to_object, to_status
 from kappa_crds.watching import ChangeType, Informer, without_field_sets
 from kappa_gateway.kubernetes.store_counters import Counters
-from kappa_gateway.kubernetes.store_errors import owned_elsewhere, translated
+from kappa_gateway.kubernetes.store_errors import owned_elsewhere, store_error, translated
 from kappa_gateway.kubernetes.store_fields import held_by_others, to_apply
 from kappa_gateway.kubernetes.store_index import ClaimIndex, Place, is_leaving, key_of, place_of, precedence
 from kappa_gateway.kubernetes.store_namespaces import Namespaces
@@ -387,16 +387,17 @@ class KubernetesResourceStore:
         # (registry/generic/registry/store.go, AllowUnconditionalUpdate). A POST would make kappa-api two owners, Update and Apply.
         creation = {**body, "metadata": {**metadata, "resourceVersion": "0"}}
         try:
-            with translated():
-                return await self._api.apply(path, creation, field_manager=names.API_MANAGER)
-        except Rejected as error:
-            if not _is_taken(error):
-                raise
+            return await self._api.apply(path, creation, field_manager=names.API_MANAGER)
+        except (kubernetes.Invalid, kubernetes.Conflict) as error:
+            refusal = error
+        except ApiError as error:
+            raise store_error(error) from error
+        # Refused for itself, or because something is there: that other managers own it or that it cannot be changed is said first.
         with translated():
             try:
                 found = await self._api.get(path)
             except kubernetes.NotFound:
-                raise AlreadyExists(f"{_name(key)} existed until just now") from None
+                raise store_error(refusal) from refusal
         if self._key(key.kind, found) == key or is_leaving(found):
             raise AlreadyExists(f"{_name(key)} exists")
         return None
@@ -482,14 +483,6 @@ def _check_version(key: Key, current: Object, *, resource_version: str) -> None:
 
 def _generation(obj: Object) -> int:
     return int(obj["metadata"]["generation"])
-
-
-def _is_taken(error: Rejected) -> bool:
-    """Whether an apply was refused because the object exists."""
-    cause = error.__cause__
-    return isinstance(cause, kubernetes.Invalid) and any(
-        one.get("field") == "metadata.resourceVersion" for one in cause.details.get("causes") or ()
-    )
 
 
 def _name(key: Key) -> str:
