@@ -88,7 +88,8 @@ class Reconciler:
             return None  # the API server's garbage collector takes the children
         account = self._accounts.of(ref.namespace)
         if account is None:
-            await self._say(ref.kind, thing, [_NOT_SERVED])
+            if not _spoken_of(thing):
+                await self._say(ref.kind, thing, [_NOT_SERVED])
             return None
         match ref.kind:
             case "Function":
@@ -258,6 +259,14 @@ def _layer(thing: Object) -> Condition:
 def _wanted(thing: Object) -> float | None:
     when = milliseconds((thing["metadata"].get("annotations") or {}).get(labels.WANTED))
     return when / 1000 if when else None
+
+
+def _spoken_of(thing: Object) -> bool:
+    """Whether an operator that does serve the namespace, which may be one of another release, has said something."""
+    return any(
+        each["type"] == READY and each["reason"] != _NOT_SERVED.reason
+        for each in (thing.get("status") or {}).get("conditions") or ()
+    )
 
 
 def _is_owned(thing: Object, uid: str) -> bool:
