@@ -22,10 +22,11 @@ from kappa_crds import labels, names
 from kappa_crds.api import ApiError, KubernetesApi, api_path
 from kappa_crds.leases import Election, Standing
 from kappa_gateway.kubernetes.deaths import Deaths
+from kappa_gateway.kubernetes.fleet import Ceiling
 from kappa_gateway.kubernetes.identities import Identities
 from kappa_gateway.kubernetes.link_tls import LinkTls
 from kappa_gateway.kubernetes.pods import pod_state
-from kappa_gateway.kubernetes.provider import Ceiling, DeploymentProvider, Locate
+from kappa_gateway.kubernetes.provider import DeploymentProvider, Locate
 from kappa_gateway.kubernetes.settings import ClusterSettings
 from kappa_gateway.links.assembly import GatewayLinks, Membership
 from kappa_gateway.links.changes import Changes, MakeSpec
@@ -220,7 +221,7 @@ class ClusterLinks:
         logger.info("this gateway holds the scaler, epoch %d", epoch)
         # Where there is no pod there can be no environment to wait for.
         expected = [*others, SUPERVISORS] if provider.has_pods else others
-        links.take_over(provider, news=provider, epoch=epoch, expected=expected, known=provider.inventory(), causes_before=True)
+        links.take_over(provider, news=provider, epoch=epoch, expected=expected, known=provider.inherit(), causes_before=True)
         provider.begin()
         self._on_term(epoch)
 

@@ -28,7 +28,8 @@ from kappa_crds import labels, names
 from kappa_crds.api import ApiError, Conflict, Forbidden, Invalid, NotFound, Object, WatchedApi, api_path
 from kappa_crds.watching import ChangeType, Informer
 from kappa_gateway.kubernetes import replicas
-from kappa_gateway.kubernetes.pods import DELETION_COST, DeploymentState, PodState, deployment_state, pod_state, trimmed
+from kappa_gateway.kubernetes.fleet import CONDEMNED_SECONDS, LINGER_SECONDS, Ceiling, Fleet, Pod, Revision
+from kappa_gateway.kubernetes.pods import DELETION_COST, DeploymentState, deployment_state, pod_state, trimmed
 from kappa_gateway.links.server import PodIdentity
 
 logger = logging.getLogger("kappa.provider")
@@ -37,10 +38,6 @@ SYNC_SECONDS: Final = 10.0
 """For the first lists of a term."""
 DEPLOYMENT_SECONDS: Final = 20.0
 """How long the operator may take to make the Deployment of a revision."""
-LINGER_SECONDS: Final = 2.0
-"""How long a pod without an environment is kept for the next one."""
-CONDEMNED_SECONDS: Final = 10.0
-"""A pod that still lives so long after ``replicas`` was lowered for it was spared: something else went, or ``replicas`` rose again."""
 ENDED_SECONDS: Final = 3.0
 """The kubelet's word on a container counts once its link has been down for so long: before, it may be about the one before it."""
 INHERITED_SECONDS: Final = 5.0
@@ -80,75 +77,8 @@ class ProviderApi(WatchedApi, Protocol):
     async def delete(self, path: str, *, uid: str | None = None) -> Object: ...
 
 
-class Ceiling:
-    """How many environments there may be, whatever the limits of accounts and functions say."""
-
-    __slots__ = ("per_function", "total")
-
-    def __init__(self, *, per_function: int, total: int) -> None:
-        self.per_function = per_function
-        self.total = total
-
-
-class _Pod:
-    __slots__ = (
-        "blamed",
-        "condemned_at",
-        "environments",
-        "free_at",
-        "identity",
-        "inherited",
-        "linked",
-        "state",
-        "supervisor_id",
-        "unlinked_at",
-    )
-
-    def __init__(self, identity: tuple[str, str, str]) -> None:
-        self.identity = identity
-        """Namespace, name, UID."""
-        self.state: PodState | None = None
-        """None: the informer has not told of it yet, or no longer has it."""
-        self.supervisor_id = ""
-        """The last one that greeted from it; none yet if empty."""
-        self.linked = False
-        self.environments: set[str] = set()
-        self.free_at = 0.0
-        self.unlinked_at = 0.0
-        self.condemned_at: float | None = None
-        self.inherited = False
-        """From before this term and not linked: it may run something."""
-        self.blamed = False
-        """An environment that waited for it was given up for what is wrong with it."""
-
-    @property
-    def uid(self) -> str:
-        return self.identity[2]
-
-    @property
-    def placeholder(self) -> str:
-        """Counts in place of what an inherited pod may run."""
-        return f"pod:{self.uid}"
-
-
-class _Revision:
-    __slots__ = ("again", "deployment", "missing", "name", "pending", "pods", "spec", "timer", "trouble", "worker")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.deployment: DeploymentState | None = None
-        self.spec: VersionSpec | None = None
-        self.pods: dict[str, _Pod] = {}
-        self.pending: dict[str, None] = {}
-        self.trouble = ""
-        self.worker: asyncio.Task[None] | None = None
-        self.again = False
-        self.missing: asyncio.Task[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
-
-
 class DeploymentProvider:
-    """See the module. :meth:`open`, then :meth:`inventory`, then :meth:`begin`."""
+    """See the module. :meth:`open`, then :meth:`inherit`, then :meth:`begin`."""
 
     def __init__(
         self,
@@ -172,12 +102,10 @@ class DeploymentProvider:
         self._on_ended = on_ended
         self._on_cause = on_cause
         self._locate = locate
-        self._ceiling = ceiling
         self._holds = holds
         self._now = now
         self._loop = asyncio.get_running_loop()
-        self._revisions: dict[str, _Revision] = {}
-        self._of_pod: dict[str, tuple[_Revision, _Pod]] = {}
+        self._fleet = Fleet(ceiling)
         self._informers: list[Informer] = []
         for namespace in tuple(namespaces) or ("",):
             for group, plural, change in (
@@ -200,25 +128,25 @@ class DeploymentProvider:
                     await informer.synced.wait()
         except TimeoutError:
             raise ProviderError("The API server has not listed Deployments and Pods in time.") from None
-        for _, pod in self._of_pod.values():
-            pod.inherited = pod.state is not None and bool(pod.state.node) and not pod.state.ended
-        for supervisor_id in self._links.supervisors():
-            self.supervisor_up(supervisor_id)
-
-    def inventory(self) -> list[Known]:
-        """What may exist besides what is linked here, for the scaler to count."""
-        return [Known(pod.placeholder, revision.name, "draining") for revision, pod in self._of_pod.values() if pod.inherited]
 
     @property
     def has_pods(self) -> bool:
         """Whether there may be environments from before."""
-        return bool(self._of_pod)
+        return bool(self._fleet.pods)
+
+    def inherit(self) -> list[Known]:
+        """What may exist besides what is linked here, for the scaler to count. Take over and :meth:`begin` in the same breath."""
+        for _, pod in self._fleet.pods.values():
+            pod.inherited = pod.state is not None and bool(pod.state.node) and not pod.state.ended
+        for supervisor_id in self._links.supervisors():
+            self.supervisor_up(supervisor_id)
+        return [Known(pod.placeholder, revision.name, "draining") for revision, pod in self._fleet.pods.values() if pod.inherited]
 
     def begin(self) -> None:
         """From now on act. What was inherited and turns out to run nothing is surplus."""
         self._acting = True
         self._run(self._settle_inheritance())
-        for revision in self._revisions.values():
+        for revision in self._fleet.revisions.values():
             self._wake(revision)
 
     # -- EnvironmentProvider ------------------------------------------------------------------------------------------
@@ -226,9 +154,9 @@ class DeploymentProvider:
         """See the port."""
         if self._closed:
             raise ProviderError("this gateway does not hold the scaler any more")
-        revision = self._revision(spec.revision)
+        revision = self._fleet.revision(spec.revision)
         revision.spec = spec
-        room, why = self._room(spec.function_uid)
+        room, why = self._fleet.room(spec.function_uid)
         for environment_id in environment_ids[:room]:
             revision.pending[environment_id] = None
         self._pair(revision)
@@ -240,7 +168,7 @@ class DeploymentProvider:
 
     async def stop(self, revision: str, environment_ids: list[str], /) -> None:
         """See the port. What has no pod is gone at once; a pod that has one and is not linked is deleted, and gone when that is done."""
-        known = self._revisions.get(revision)
+        known = self._fleet.revisions.get(revision)
         if known is None:
             return
         waiting = [name for name in environment_ids if name in known.pending]
@@ -252,7 +180,7 @@ class DeploymentProvider:
 
     async def stop_version(self, revision: str, /) -> None:
         """See the port."""
-        known = self._revisions.get(revision)
+        known = self._fleet.revisions.get(revision)
         if known is None:
             return
         self._give_up(known, list(known.pending), "its revision was stopped")
@@ -262,7 +190,7 @@ class DeploymentProvider:
     async def close(self) -> None:
         """Do nothing more; nothing is scaled down. Idempotent."""
         self._closed = True
-        for revision in self._revisions.values():
+        for revision in self._fleet.revisions.values():
             if revision.timer is not None:
                 revision.timer.cancel()
         tasks = list(self._tasks)
@@ -277,7 +205,7 @@ class DeploymentProvider:
         pod = self._greeted(uid)
         if pod is None or self._closed:
             return
-        revision = self._of_pod[uid][0]
+        revision = self._fleet.pods[uid][0]
         if pod.supervisor_id and pod.supervisor_id != supervisor_id:
             # The same pod with another supervisor: its container was started again.
             self._ended(pod, "its container ended")
@@ -293,8 +221,8 @@ class DeploymentProvider:
 
     def supervisor_down(self, supervisor_id: str) -> None:
         """A link is lost; whether its pod has ended is seen by the API."""
-        found = self._of_pod.get(supervisor_id.partition(".")[0])
-        if found is None or found[1].supervisor_id != supervisor_id:
+        found = self._fleet.of(supervisor_id)
+        if found is None:
             return
         revision, pod = found
         pod.linked, pod.unlinked_at = False, self._loop.time()
@@ -303,7 +231,7 @@ class DeploymentProvider:
 
     def environment_gone(self, supervisor_id: str, environment_id: str) -> None:
         """An environment has ended: its pod is free, and soon surplus."""
-        found = self._of_pod.get(supervisor_id.partition(".")[0])
+        found = self._fleet.of(supervisor_id)
         if found is None or environment_id not in found[1].environments:
             return
         revision, pod = found
@@ -318,7 +246,7 @@ class DeploymentProvider:
         state = deployment_state(obj)
         if not state.revision or self._closed:
             return
-        revision = self._revision(state.revision)
+        revision = self._fleet.revision(state.revision)
         if change == "DELETED":
             if revision.deployment is not None and revision.deployment.uid == state.uid:
                 revision.deployment = None
@@ -333,42 +261,29 @@ class DeploymentProvider:
         state = pod_state(obj)
         if not state.revision or self._closed:
             return
-        if state.uid not in self._of_pod:
+        if state.uid not in self._fleet.pods:
             if change == "DELETED":
                 return
-            self._add(state.revision, (state.namespace, state.name, state.uid))
-        revision, pod = self._of_pod[state.uid]
+            self._fleet.add(state.revision, state.namespace, state.name, state.uid)
+        revision, pod = self._fleet.pods[state.uid]
         pod.state = None if change == "DELETED" else state
         if change == "DELETED" and not pod.linked:
             self._ended(pod, "its pod was deleted")
             self._disinherit(pod)
-            self._forget(revision, pod)
+            self._fleet.remove(revision, pod)
         else:
             self._look(revision, pod)
         self._wake(revision)
 
     # -- pods ---------------------------------------------------------------------------------------------------------
-    def _revision(self, name: str) -> _Revision:
-        return self._revisions.setdefault(name, _Revision(name))
-
-    def _add(self, revision: str, identity: tuple[str, str, str]) -> _Pod:
-        known = self._revision(revision)
-        pod = known.pods[identity[2]] = _Pod(identity)
-        self._of_pod[identity[2]] = (known, pod)
-        return pod
-
-    def _greeted(self, uid: str) -> _Pod | None:
+    def _greeted(self, uid: str) -> Pod | None:
         """Its greeting may be faster than the informer's word of it."""
-        if uid in self._of_pod:
-            return self._of_pod[uid][1]
+        if uid in self._fleet.pods:
+            return self._fleet.pods[uid][1]
         identity = self._identity(uid)
-        return None if identity is None else self._add(identity.revision, (identity.namespace, identity.name, uid))
+        return None if identity is None else self._fleet.add(identity.revision, identity.namespace, identity.name, uid)
 
-    def _forget(self, revision: _Revision, pod: _Pod) -> None:
-        revision.pods.pop(pod.uid, None)
-        self._of_pod.pop(pod.uid, None)
-
-    def _ended(self, pod: _Pod, reason: str) -> None:
+    def _ended(self, pod: Pod, reason: str) -> None:
         """Whatever ran in it is no more; that is certain."""
         supervisor_id, environments = pod.supervisor_id, sorted(pod.environments)
         pod.supervisor_id, pod.linked = "", False
@@ -376,12 +291,12 @@ class DeploymentProvider:
         if supervisor_id:
             self._on_ended(supervisor_id, environments, reason)
 
-    def _disinherit(self, pod: _Pod) -> None:
+    def _disinherit(self, pod: Pod) -> None:
         if pod.inherited:
             pod.inherited = False
             self._on_ended("", [pod.placeholder], "what it ran is known")
 
-    def _look(self, revision: _Revision, pod: _Pod) -> None:
+    def _look(self, revision: Revision, pod: Pod) -> None:
         """What the API says of a pod: whether what it ran has ended, and whether it comes up at all."""
         state = pod.state
         if pod.linked:
@@ -389,7 +304,7 @@ class DeploymentProvider:
         if state is None:
             if pod.supervisor_id:
                 self._ended(pod, "its pod was deleted")
-                self._forget(revision, pod)
+                self._fleet.remove(revision, pod)
             return
         silent = self._loop.time() - pod.unlinked_at >= ENDED_SECONDS
         if state.ended or (pod.supervisor_id and not state.running and silent):
@@ -404,22 +319,22 @@ class DeploymentProvider:
             pod.blamed = True
             self._give_up(revision, list(revision.pending)[:1], trouble.words)
 
-    def _troubled(self, revision: _Revision, words: str) -> None:
+    def _troubled(self, revision: Revision, words: str) -> None:
         if revision.trouble != words:
             revision.trouble = words
             self._on_cause(revision.name, words)
 
-    def _give_up(self, revision: _Revision, environment_ids: list[str], why: str) -> None:
+    def _give_up(self, revision: Revision, environment_ids: list[str], why: str) -> None:
         for environment_id in environment_ids:
             del revision.pending[environment_id]
         if environment_ids:
             self._on_ended("", environment_ids, why)
 
-    def _pair(self, revision: _Revision) -> None:
+    def _pair(self, revision: Revision) -> None:
         """Start what waits on pods that are free. Never waits itself: this is the way of a cold start."""
         if not self._acting or self._closed or not revision.pending or revision.spec is None:
             return
-        for action in replicas.decide(self._picture(revision)):
+        for action in replicas.decide(revision.picture(self._loop.time())):
             if isinstance(action, replicas.Use):
                 pod = revision.pods[action.uid]
                 running = self._links.environments_of(pod.supervisor_id)
@@ -433,52 +348,28 @@ class DeploymentProvider:
                     del revision.pending[environment_id]
                     pod.environments.add(environment_id)
 
-    def _picture(self, revision: _Revision) -> replicas.Revision:
-        now = self._loop.time()
-        pods = []
-        for pod in revision.pods.values():
-            state = pod.state
-            if pod.condemned_at is not None and now - pod.condemned_at >= CONDEMNED_SECONDS:
-                pod.condemned_at = None
-            free = pod.linked and not pod.environments and not pod.inherited
-            pods.append(
-                replicas.Pod(
-                    pod.uid,
-                    used=bool(pod.environments) or pod.inherited,
-                    free=free,
-                    idle=free and now - pod.free_at >= LINGER_SECONDS,
-                    leaving=(state.deleted or state.ended) if state is not None else bool(pod.supervisor_id) and not pod.linked,
-                    broken=not pod.linked and state is not None and state.trouble is not None and state.trouble.hopeless,
-                    condemned=pod.condemned_at is not None,
-                    stage=(bool(state.node), state.phase == "Running", state.ready) if state is not None else (True, True, False),
-                    cost=state.cost if state is not None else 0,
-                )
-            )
-        deployment = revision.deployment
-        return replicas.Revision(deployment.replicas if deployment is not None else 0, tuple(pods), len(revision.pending))
-
     # -- replicas -----------------------------------------------------------------------------------------------------
-    def _wake(self, revision: _Revision) -> None:
+    def _wake(self, revision: Revision) -> None:
         if not self._acting or self._closed:
             return
         revision.again = True
         if revision.worker is None:
             revision.worker = self._run(self._work(revision))
 
-    def _later(self, revision: _Revision, seconds: float) -> None:
+    def _later(self, revision: Revision, seconds: float) -> None:
         if self._closed:
             return
         if revision.timer is not None:
             revision.timer.cancel()
         revision.timer = self._loop.call_later(seconds, self._due, revision)
 
-    def _due(self, revision: _Revision) -> None:
+    def _due(self, revision: Revision) -> None:
         revision.timer = None
         for pod in list(revision.pods.values()):
             self._look(revision, pod)
         self._wake(revision)
 
-    async def _work(self, revision: _Revision) -> None:
+    async def _work(self, revision: Revision) -> None:
         try:
             while revision.again:
                 revision.again = False
@@ -487,8 +378,7 @@ class DeploymentProvider:
                     revision.again = True
         finally:
             revision.worker = None
-        if revision.deployment is None and not revision.pods and not revision.pending:
-            self._revisions.pop(revision.name, None)
+        self._fleet.drop_unused(revision)
 
     async def _attempt(self, work: Awaitable[None]) -> bool:
         """False: the API server does not answer, or something else changed the same thing; try again."""
@@ -507,7 +397,7 @@ class DeploymentProvider:
             return True
         return not self._holds() or self._closed
 
-    async def _settle(self, revision: _Revision) -> None:
+    async def _settle(self, revision: Revision) -> None:
         self._pair(revision)
         deployment = revision.deployment
         if deployment is None:
@@ -516,7 +406,7 @@ class DeploymentProvider:
             return
         if deployment.failure and revision.pending:
             self._give_up(revision, list(revision.pending), deployment.failure)
-        picture = self._picture(revision)
+        picture = revision.picture(self._loop.time())
         for action in replicas.decide(picture):
             if not self._holds():
                 return
@@ -527,17 +417,18 @@ class DeploymentProvider:
                     await self._raise(revision, deployment, number)
                 case replicas.Lower(number, going):
                     await self._lower(revision, deployment, number, going)
-                case replicas.Mark(uid, cost):
+                case replicas.Mark(uid, cost) if uid in revision.pods:
                     await self._mark(revision.pods[uid], cost)
-                case replicas.Replace(uid):
-                    if uid in revision.pods:
-                        await self._delete(revision.pods[uid])
+                case replicas.Replace(uid) if uid in revision.pods:
+                    await self._delete(revision.pods[uid])
+                case replicas.Mark() | replicas.Replace():
+                    pass  # it went while another was seen to
         if any(pod.free and not pod.idle for pod in picture.pods):
             self._later(revision, LINGER_SECONDS)
         elif any(pod.condemned for pod in picture.pods):
             self._later(revision, CONDEMNED_SECONDS)
 
-    async def _raise(self, revision: _Revision, deployment: DeploymentState, number: int) -> None:
+    async def _raise(self, revision: Revision, deployment: DeploymentState, number: int) -> None:
         operations: list[Object] = [
             {"op": "test", "path": "/spec/replicas", "value": deployment.replicas},
             {"op": "replace", "path": "/spec/replicas", "value": number},
@@ -552,7 +443,7 @@ class DeploymentProvider:
             return
         self._scaled(revision, deployment, scale)
 
-    async def _lower(self, revision: _Revision, deployment: DeploymentState, number: int, going: tuple[str, ...]) -> None:
+    async def _lower(self, revision: Revision, deployment: DeploymentState, number: int, going: tuple[str, ...]) -> None:
         now = self._loop.time()
         body = {"metadata": {"resourceVersion": deployment.resource_version}, "spec": {"replicas": number}}
         # Before the patch: nothing may be started on them while it is under way.
@@ -568,7 +459,7 @@ class DeploymentProvider:
             revision.again = True
         self._scaled(revision, deployment, scale)
 
-    def _scaled(self, revision: _Revision, deployment: DeploymentState, scale: Object) -> None:
+    def _scaled(self, revision: Revision, deployment: DeploymentState, scale: Object) -> None:
         """What the API server answered is newer than what the informer has told."""
         current = revision.deployment
         version = scale["metadata"]["resourceVersion"]
@@ -578,34 +469,16 @@ class DeploymentProvider:
                 current.namespace, current.name, current.uid, version, current.revision, number, current.failure
             )
 
-    async def _mark(self, pod: _Pod, cost: int) -> None:
-        namespace, name, uid = pod.identity
-        body = {"metadata": {"uid": uid, "annotations": {DELETION_COST: str(cost)}}}
-        await self._api.merge_patch(
-            api_path("v1", "pods", namespace=namespace, name=name), body, field_manager=names.GATEWAY_MANAGER
-        )
+    async def _mark(self, pod: Pod, cost: int) -> None:
+        body = {"metadata": {"uid": pod.uid, "annotations": {DELETION_COST: str(cost)}}}
+        await self._api.merge_patch(_pod_path(pod), body, field_manager=names.GATEWAY_MANAGER)
 
-    async def _delete(self, pod: _Pod) -> None:
-        namespace, name, uid = pod.identity
+    async def _delete(self, pod: Pod) -> None:
         if self._holds():
-            await self._api.delete(api_path("v1", "pods", namespace=namespace, name=name), uid=uid)
-
-    def _room(self, function_uid: str) -> tuple[int, str]:
-        """How many more environments the ceilings permit, and the words for no more."""
-        total = of_function = 0
-        for name, revision in self._revisions.items():
-            number = len(revision.pending) + sum(bool(pod.environments) or pod.inherited for pod in revision.pods.values())
-            total += number
-            if name.startswith(f"{function_uid}."):
-                of_function += number
-        if self._ceiling.per_function - of_function <= self._ceiling.total - total:
-            room, most, whose = self._ceiling.per_function - of_function, self._ceiling.per_function, "a function"
-        else:
-            room, most, whose = self._ceiling.total - total, self._ceiling.total, "this cluster"
-        return max(0, room), f"{most} environments are the most that {whose} may have by the settings of this installation"
+            await self._api.delete(_pod_path(pod), uid=pod.uid)
 
     # -- the rest -----------------------------------------------------------------------------------------------------
-    async def _await_deployment(self, revision: _Revision, spec: VersionSpec) -> None:
+    async def _await_deployment(self, revision: Revision, spec: VersionSpec) -> None:
         """Say that a published version is wanted, and wait for the operator to make its Deployment."""
         if spec.version != LATEST:
             found = await self._locate(spec)
@@ -625,7 +498,7 @@ class DeploymentProvider:
     async def _settle_inheritance(self) -> None:
         """What was bound to a node when this term began and never ran holds nobody up."""
         await asyncio.sleep(INHERITED_SECONDS)
-        for revision, pod in list(self._of_pod.values()):
+        for revision, pod in list(self._fleet.pods.values()):
             if pod.inherited and not pod.linked and (pod.state is None or not pod.state.running):
                 self._disinherit(pod)
                 self._wake(revision)
@@ -639,6 +512,10 @@ class DeploymentProvider:
 
 def _scale_path(deployment: DeploymentState) -> str:
     return api_path("apps/v1", "deployments", namespace=deployment.namespace, name=deployment.name, subresource="scale")
+
+
+def _pod_path(pod: Pod) -> str:
+    return api_path("v1", "pods", namespace=pod.namespace, name=pod.name)
 
 
 def _newer(version: str, than: str) -> bool:

@@ -4,7 +4,8 @@ The scaler counts environments; a Deployment counts pods, and its ReplicaSet cho
 together: every environment that is ordered gets a pod of its own, a free one before a new one, and ``replicas`` never falls below the
 environments that there are or that are awaited. It falls only when the ReplicaSet is certain to take pods that have none: the
 ReplicaSet deletes in the order of :attr:`Pod.rank` (kubernetes, pkg/controller/controller_utils.go, ActivePodsWithRanks), so the pods
-to go are marked with a lower deletion cost first, and as long as a pod with an environment would go before them nothing is lowered.
+to go are marked with a lower deletion cost first, and nothing is lowered while a pod with an environment is not ready, which would
+count for more than any cost.
 
 It refuses to know of API calls, and to guess what a pod that has not said hello does: whoever fills in the state says so.
 """
@@ -18,6 +19,7 @@ import msgspec
 
 SURPLUS_COST: Final = -1
 """``controller.kubernetes.io/pod-deletion-cost`` of a pod that is to go before those without the annotation (0)."""
+_READY: Final = (True, True, True)
 
 
 class Pod(msgspec.Struct, frozen=True):
@@ -118,9 +120,12 @@ def _fewer(needed: int, *, active: Sequence[Pod], used: Sequence[Pod]) -> list[A
     if any(pod.free and not (pod.idle or pod.condemned) for pod in rest):
         return []  # an environment may follow the one that has just left it
     too_many = len(active) - needed
-    going = sorted((pod for pod in rest), key=lambda pod: pod.rank)[: max(0, too_many)]
-    lowest = min((pod.rank for pod in used), default=None)
-    if lowest is None or all(pod.rank < lowest for pod in going):
+    going = sorted(rest, key=lambda pod: pod.rank)[: max(0, too_many)]
+    if not used:
         return [Lower(needed, tuple(pod.uid for pod in going))]
-    cost = min(SURPLUS_COST, lowest[1] - 1)
-    return [Mark(pod.uid, cost) for pod in going if pod.stage <= lowest[0] and pod.cost > cost]
+    lowest = min(pod.cost for pod in used)
+    # Also those that rank lower for now: by the time the ReplicaSet looks they may be ready, too.
+    unmarked = [Mark(pod.uid, min(SURPLUS_COST, lowest - 1)) for pod in going if pod.cost >= lowest]
+    if unmarked or not all(pod.stage == _READY for pod in used):
+        return list(unmarked)
+    return [Lower(needed, tuple(pod.uid for pod in going))]
