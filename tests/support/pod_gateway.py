@@ -37,7 +37,6 @@ from cryptography.x509.oid import NameOID
 
 from kappa_core.limits import Limits
 from kappa_core.link import frames
-from kappa_core.link.frames import LogLine
 from kappa_core.ports.environments import ProviderError
 from kappa_core.spec import Archive, VersionSpec
 from kappa_gateway.links.assembly import GatewayLinks, Membership
@@ -269,12 +268,19 @@ def python_spec(**changes: Any) -> VersionSpec:
 
 @contextlib.asynccontextmanager
 async def pod_gateway(
-    certificates: Certificates, tokens: KnownTokens, *, port: int = 0, host: str = "127.0.0.1", idle_seconds: float = 300.0
+    certificates: Certificates,
+    tokens: KnownTokens,
+    *,
+    port: int = 0,
+    host: str = "127.0.0.1",
+    idle_seconds: float = 300.0,
+    holder: str = "",
 ) -> AsyncIterator[PodGateway]:
+    """``holder``: another gateway that holds the scaler; this one starts nothing then."""
     address = f"tls:{host}:{port or free_port()}"
     logs: list[str] = []
     links = await GatewayLinks.open(
-        membership=Membership(me=address),
+        membership=Membership(me=address, holder=holder),
         limits=Limits(),
         idle_seconds=idle_seconds,
         on_logs=lambda _spec, lines, _names: logs.extend(line.message for line in lines),
@@ -284,7 +290,8 @@ async def pod_gateway(
         seal=SpecSeal(b"a key of all gateways"),
     )
     provider = SparePods(links)
-    links.provide(provider, news=provider)
+    if not holder:
+        links.provide(provider, news=provider)
     try:
         yield PodGateway(links, provider, address, logs)
     finally:
@@ -302,7 +309,8 @@ class Pod:
             (folder / name).mkdir(parents=True, exist_ok=True)
         self.token = folder / "identity" / "token"
         self.token.write_text(token)
-        (folder / "identity" / "ca.crt").write_bytes(certificates.authority.read_bytes())
+        self.authority = folder / "identity" / "ca.crt"
+        self.authority.write_bytes(certificates.authority.read_bytes())
         self.variables = {
             "PATH": os.environ["PATH"],
             "KAPPA_POD_NAME": POD.name,
