@@ -34,6 +34,8 @@ from kubernetes.aio.client import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
+from kappa_crds.encoding import encode_body
+
 Object = dict[str, Any]
 """An object of the API, as its JSON has it."""
 Propagation = Literal["Background", "Foreground", "Orphan"]
@@ -339,7 +341,7 @@ class KubernetesApi:
                 method,
                 self._host + path,
                 params=query,
-                data=None if body is None else msgspec.json.encode(body),
+                data=None if body is None else encode_body(body),
                 headers=headers,
                 proxy=self._configuration.proxy,
                 server_hostname=self._configuration.tls_server_name,
