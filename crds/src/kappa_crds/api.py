@@ -30,6 +30,7 @@ from urllib.parse import quote
 
 import aiohttp
 import msgspec
+from aiohttp.http_exceptions import HttpProcessingError
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
@@ -47,6 +48,8 @@ _THROTTLED_ATTEMPTS: Final = 4
 _RETRY_AFTER_SECONDS: Final = 5.0
 """Longest wait that a 429 can ask for."""
 _REQUEST_TIMEOUT: Final = aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=CONNECT_SECONDS)
+_CONNECTION_ERRORS: Final = (aiohttp.ClientError, HttpProcessingError, OSError)
+"""A TimeoutError is an OSError; a line of a watch that is too long is an HttpProcessingError."""
 _CONNECTIONS: Final = 256
 _WATCH_GRACE_SECONDS: Final = 30.0
 """After the time at which the API server should have ended a watch."""
@@ -250,7 +253,7 @@ class KubernetesApi:
             if response.status >= 400:
                 raise _error(response.status, await _read(response, self._host))
             while line := await _next_line(response, self._host):
-                event: Object = msgspec.json.decode(line)
+                event = _decode(line)  # the last line of a connection that was cut is no JSON
                 if event["type"] == "ERROR":
                     raise _error(int(event["object"].get("code") or 500), line, event["object"])
                 yield event
@@ -347,7 +350,7 @@ class KubernetesApi:
                 server_hostname=self._configuration.tls_server_name,
                 timeout=timeout,
             )
-        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+        except _CONNECTION_ERRORS as error:
             raise _unreachable(self._host, error) from error
         except RuntimeError as error:  # aiohttp's word for a session that has been closed
             raise Unavailable(f"the connection to {self._host} is closed") from error
@@ -366,14 +369,14 @@ def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:
 async def _read(response: aiohttp.ClientResponse, host: str) -> bytes:
     try:
         return await response.read()
-    except (aiohttp.ClientError, OSError) as error:
+    except _CONNECTION_ERRORS as error:
         raise _unreachable(host, error) from error
 
 
 async def _next_line(response: aiohttp.ClientResponse, host: str) -> bytes:
     try:
         return await response.content.readline()
-    except (aiohttp.ClientError, OSError) as error:
+    except _CONNECTION_ERRORS as error:
         raise _unreachable(host, error) from error
 
 
