@@ -35,7 +35,7 @@ def function_manifest(name: str = "hello", **spec: Any) -> Object:
     return {
         "apiVersion": "lambda.kappa.dev/v1alpha1",
         "kind": "Function",
-        "metadata": {"name": name, "namespace": "default"},
+        "metadata": {"name": name},
         "spec": {
             "runtime": "python3.12",
             "handler": "app.handler",
