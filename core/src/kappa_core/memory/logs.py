@@ -16,6 +16,8 @@ from kappa_core.ports.logs import LogEvent, LogGroup, event_id, selected
 from kappa_core.resources import AccountId, Region
 
 DEFAULT_EVENTS_PER_GROUP = 100_000
+EVENT_OVERHEAD = 512
+"""Bytes that an event takes beside its message, about."""
 
 
 class _Follower:
@@ -28,11 +30,22 @@ class _Follower:
 
 
 class MemoryLogStore:
-    """The twin of every LogStore. ``events_per_group`` bounds what is kept."""
+    """The twin of every LogStore, and the one of gateways in a cluster. ``events_per_group`` and ``total_bytes`` (of messages and
+    :data:`EVENT_OVERHEAD`) bound what is kept; the oldest go first."""
 
-    def __init__(self, *, clock_ms: Callable[[], int], events_per_group: int = DEFAULT_EVENTS_PER_GROUP) -> None:
+    def __init__(
+        self,
+        *,
+        clock_ms: Callable[[], int],
+        events_per_group: int = DEFAULT_EVENTS_PER_GROUP,
+        total_bytes: int | None = None,
+    ) -> None:
         self._clock_ms = clock_ms
         self._events_per_group = events_per_group
+        self._total_bytes = total_bytes
+        self._bytes = 0
+        self._order: deque[tuple[LogGroup, str]] = deque()
+        """Group and event id of everything kept, and of what has gone from a full group since, oldest first."""
         self._groups: dict[LogGroup, deque[LogEvent]] = {}
         self._arrived = 0
         self._closed = False
@@ -42,15 +55,31 @@ class MemoryLogStore:
         if self._closed or not events:
             return
         now = self._clock_ms()
-        kept = self._groups.setdefault(group, deque(maxlen=self._events_per_group))
         for event in events:
             self._arrived += 1
             stored = msgspec.structs.replace(event, event_id=event_id(self._arrived, 0), ingestion_ms=now)
-            kept.append(stored)
+            self._keep(group, stored)
             for follower in list(self._followers):
                 if follower.group == group:
                     follower.pending.append(stored)
                     follower.woken.set()
+
+    def _keep(self, group: LogGroup, event: LogEvent) -> None:
+        kept = self._groups.setdefault(group, deque())
+        kept.append(event)
+        self._bytes += _size(event)
+        if len(kept) > self._events_per_group:
+            self._bytes -= _size(kept.popleft())
+        if self._total_bytes is None:
+            return
+        self._order.append((group, event.event_id))
+        while self._bytes > self._total_bytes:
+            oldest, oldest_id = self._order.popleft()
+            there = self._groups.get(oldest)
+            if there and there[0].event_id == oldest_id:
+                self._bytes -= _size(there.popleft())
+                if not there:
+                    del self._groups[oldest]
 
     async def read(
         self,
@@ -96,7 +125,7 @@ class MemoryLogStore:
         )
 
     async def delete_group(self, group: LogGroup, /) -> None:
-        self._groups.pop(group, None)
+        self._bytes -= sum(map(_size, self._groups.pop(group, ())))
 
     async def close(self) -> None:
         self._closed = True
@@ -116,3 +145,7 @@ class MemoryLogStore:
                 await follower.woken.wait()
         finally:
             self._followers.discard(follower)
+
+
+def _size(event: LogEvent) -> int:
+    return len(event.message) + EVENT_OVERHEAD

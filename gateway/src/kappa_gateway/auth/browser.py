@@ -41,16 +41,20 @@ class BrowserGuard:
     allowed_hosts
         Host names or addresses, without a port, that are served beside loopback; ``*`` switches the check of Host off (behind a
         proxy that checks it), which leaves DNS rebinding open.
+    addresses
+        Serve every address that is no name: a page can be rebound to an address only by a name of its own.
     """
 
-    def __init__(self, allowed_hosts: Iterable[str] = ()) -> None:
+    def __init__(self, allowed_hosts: Iterable[str] = (), *, addresses: bool = False) -> None:
         allowed = frozenset(_bare_host(host) for host in allowed_hosts)
         self._any_host = "*" in allowed
 
         @lru_cache(maxsize=256)
         def is_allowed(host: bytes) -> bool:
             name = _host_of(host)
-            return name is not None and (self._any_host or name in allowed or _is_loopback(name))
+            if name is None:
+                return False
+            return self._any_host or name in allowed or _is_loopback(name) or (addresses and _is_address(name))
 
         self.allows_host: Callable[[bytes], bool] = is_allowed
         """Whether this value of a Host header is served here."""
@@ -102,6 +106,14 @@ def _host_of(header: bytes) -> str | None:
 
 def _bare_host(configured: str) -> str:
     return configured.strip().lower().strip("[]").rstrip(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_loopback(name: str) -> bool:

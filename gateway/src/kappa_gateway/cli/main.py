@@ -49,8 +49,24 @@ def main() -> None:
 @click.option("--access-log", is_flag=True, default=None, help="Print one JSON line per request.")
 def dev(**options: Any) -> None:
     """Serve the Lambda API on this machine. Every option and more is also a KAPPA_* variable (docs/settings.md)."""
-    from kappa_gateway.embedded.dev import StartError, run  # noqa: PLC0415
+    from kappa_gateway.embedded.dev import run  # noqa: PLC0415
+    from kappa_gateway.process import StartError  # noqa: PLC0415
     from kappa_gateway.settings import SettingsError, load  # noqa: PLC0415
+
+    try:
+        run(load(**options))
+    except (SettingsError, StartError) as error:
+        _fail(str(error))
+
+
+@main.command()
+@click.option("--port", type=int, default=None, help="Port of the Lambda API (9000); 0 takes a free one.")
+def gateway(**options: Any) -> None:
+    """Serve the Lambda API in a Kubernetes cluster. Everything else is a KAPPA_* variable, which the chart sets."""
+    from kappa_gateway.kubernetes.serve import run  # noqa: PLC0415
+    from kappa_gateway.kubernetes.settings import load  # noqa: PLC0415
+    from kappa_gateway.process import StartError  # noqa: PLC0415
+    from kappa_gateway.settings import SettingsError  # noqa: PLC0415
 
     try:
         run(load(**options))

@@ -89,6 +89,10 @@ class ClusterSettings(BaseSettings):
         Path("/var/cache/kappa"), description="Scratch space of archives on their way; may be empty at start."
     )
 
+    cache_bytes: int = Field(
+        1024**3, ge=1024 * 1024, description="Bytes of archives in cache_dir; the volume needs room for more."
+    )
+
     # -- other AWS services ----------------------------------------------------------------------------------------
     endpoint_url: str | None = Field(
         None, description="Where other AWS services are (one default for all); functions get it as AWS_ENDPOINT_URL."

@@ -152,6 +152,8 @@ class InvocationPort:
         self._dispatcher = Dispatcher(capacity_wait=limits.capacity_wait_seconds, queue_bound=limits.capacity_queue)
         self._on_logs = on_logs
         self._seal = seal
+        self.renew: Callable[[VersionSpec], VersionSpec] = lambda spec: spec
+        """Applied to every spec that is assigned: what is short-lived in it (links, keys) begins to age then."""
         self._autopsy = autopsy
         self._autopsies: set[asyncio.Task[None]] = set()
         self._specs: dict[str, VersionSpec] = {}
@@ -296,6 +298,7 @@ class InvocationPort:
         supervisor = self._of_supervisor.get(supervisor_id)
         if supervisor is None or not supervisor.link.connected:
             return False
+        spec = self.renew(spec)
         supervisor.spec = spec
         self._specs[spec.revision] = spec
         packed = msgspec.msgpack.encode(spec)
