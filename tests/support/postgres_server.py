@@ -14,7 +14,6 @@ import signal
 import subprocess
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,15 +44,18 @@ class PostgresServer:
         """How to connect to a database."""
         return f"postgresql://{USER}@/{database}?host={self._folder}"
 
-    def create_database(self) -> str:
+    def create_database(self, name: str) -> str:
         """Make an empty one; its DSN."""
-        name = f"test_{uuid.uuid4().hex[:12]}"
         self.execute(f"CREATE DATABASE {name}")
         return self.dsn(name)
 
-    def drop_database(self, dsn: str) -> None:
-        """Remove one, whoever is still connected to it."""
-        self.execute(f"DROP DATABASE {dsn.partition('?')[0].rpartition('/')[2]} WITH (FORCE)")
+    def empty(self, dsn: str) -> None:
+        """Take everything of Kappa's out of a database, whoever is still connected to it."""
+        self.execute(
+            "SET client_min_messages = error; SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid(); DROP SCHEMA IF EXISTS kappa CASCADE",
+            dsn=dsn,
+        )
 
     def execute(self, statement: str, *, dsn: str | None = None) -> str:
         """Run SQL; what psql prints without decoration."""
@@ -166,9 +168,13 @@ def postgres_server() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def _postgres_database(postgres_server: PostgresServer) -> str:
+    return postgres_server.create_database("kappa")
+
+
 @pytest.fixture
-def postgres_dsn(postgres_server: PostgresServer) -> Iterator[str]:
+def postgres_dsn(postgres_server: PostgresServer, _postgres_database: str) -> str:
     """An empty database."""
-    dsn = postgres_server.create_database()
-    yield dsn
-    postgres_server.drop_database(dsn)
+    postgres_server.empty(_postgres_database)
+    return _postgres_database
