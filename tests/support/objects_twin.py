@@ -7,6 +7,7 @@ watch would tell it. ``faults`` is asked before every request and may raise; ``w
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ class ObjectsTwin:
         self.faults: Callable[[str, str], None] = lambda verb, path: None
         self.listeners: list[Listener] = []
         self._version = 100
+        self._uids: Counter[str] = Counter()
 
     # -- what a test does ----------------------------------------------------------------------------------------------
     def put(self, path: str, thing: Object) -> Object:
@@ -34,10 +36,10 @@ class ObjectsTwin:
         kept = before["metadata"] if before else {}
         spec_changed = before is None or before.get("spec") != thing.get("spec")
         metadata = {
-            "uid": kept.get("uid") or f"uid-{thing['metadata']['name']}",
+            "uid": kept.get("uid") or self._uid(thing["metadata"]["name"]),
             "creationTimestamp": kept.get("creationTimestamp") or "2026-01-01T00:00:00Z",
             "generation": kept.get("generation", 0) + spec_changed,
-            **{name: value for name, value in thing["metadata"].items() if name != "resourceVersion"},
+            **{name: value for name, value in thing["metadata"].items() if name not in {"resourceVersion", "uid"}},
         }
         return self._store(path, {**copy.deepcopy(thing), "metadata": metadata})
 
@@ -119,6 +121,10 @@ class ObjectsTwin:
         self.objects[path] = thing
         self._tell(thing, gone=False)
         return thing
+
+    def _uid(self, name: str) -> str:
+        self._uids[name] += 1
+        return f"uid-{name}" if self._uids[name] == 1 else f"uid-{name}-{self._uids[name]}"
 
     def _next(self) -> str:
         self._version += 1

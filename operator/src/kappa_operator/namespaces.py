@@ -144,11 +144,11 @@ class Namespaces:
             return
         if not self._cache.lookup("Function", Within(namespace)):
             return
-        if not self._policed(namespace):
-            await self._writer.apply("NetworkPolicy", self._policy(namespace))
         authority = self._surroundings.authority
         if authority is None:
             raise Later(f"there is no Secret {LINK_SECRET} with the links' authority yet", seconds=2.0)
+        if not self._policed(namespace):
+            await self._writer.apply("NetworkPolicy", self._policy(namespace))
         await self._give(namespace, authority)
 
     def _policed(self, namespace: str) -> bool:

@@ -14,21 +14,16 @@ from contextlib import suppress
 from typing import Final
 
 from kappa_crds import names
-from kappa_crds.api import ApiError, KubernetesApi, Object
+from kappa_crds.api import ApiError, KubernetesApi
 from kappa_crds.leases import Election, Standing
-from kappa_operator.cache import Cache, Ref, indexers, ref_of
-from kappa_operator.concerns import concerned
+from kappa_operator.controller import Controller
 from kappa_operator.health import serving
 from kappa_operator.kinds import WATCHED
 from kappa_operator.metrics import Metrics
-from kappa_operator.namespaces import Accounts, Namespaces, Surroundings
 from kappa_operator.pulse import Pulse
-from kappa_operator.reconciler import Reconciler
 from kappa_operator.resync import Resync
 from kappa_operator.settings import Settings
 from kappa_operator.watches import watch
-from kappa_operator.workqueue import WorkQueue, WriteBudget
-from kappa_operator.writer import Writer
 
 LEASE: Final = "kappa-operator"
 _DEFINITIONS_SECONDS: Final = 2.0
@@ -126,45 +121,17 @@ class _Leader:
     def __init__(self, settings: Settings, api: KubernetesApi, metrics: Metrics) -> None:
         self._settings = settings
         self._api = api
-        self._cache = Cache(indexers(default_region=settings.region))
-        budget = WriteBudget(per_second=settings.writes_per_second, burst=settings.write_burst)
-        writer = Writer(api, heard=self._wrote, budget=budget, identity=settings.pod_name, wrote=metrics.wrote)
-        accounts = Accounts(self._cache, namespace_default=settings.namespace_default, only=settings.watch_namespaces)
-        self._surroundings = Surroundings(api, release_namespace=settings.namespace, changed=self._all_namespaces)
-        reconciler = Reconciler(
-            cache=self._cache,
-            writer=writer,
-            accounts=accounts,
-            namespaces=Namespaces(
-                api,
-                cache=self._cache,
-                writer=writer,
-                budget=budget,
-                accounts=accounts,
-                surroundings=self._surroundings,
-                network=settings.network,
-                policies=settings.network_policies,
-            ),
-            pods=settings.pods,
-            region=settings.region,
-            wanted_seconds=settings.wanted_seconds,
-            linger_seconds=settings.linger_seconds,
-            enqueue=self._enqueue,
-        )
-        self._reconcile = reconciler
-        self._known = asyncio.Event()
-        """Everything is in the cache: what is decided on half of it is decided wrongly."""
-        self._queue: WorkQueue[Ref] = WorkQueue(self._when_known, workers=settings.workers, observe=metrics.reconciled)
+        self._controller = Controller(api, settings, reconciled=metrics.reconciled, wrote=metrics.wrote)
         self._resync = Resync(
             api,
-            cache=self._cache,
+            cache=self._controller.cache,
             namespaces=settings.watch_namespaces,
-            hear=self._hear,
-            enqueue=self._enqueue,
+            hear=self._controller.hear,
+            enqueue=self._controller.enqueue,
             seconds=settings.resync_seconds,
         )
         self._pulse = Pulse(self._resync.paths, listed_again=self._resync.soon)
-        metrics.gauge("kappa_operator_workqueue_depth", "Objects that wait for a worker.", lambda: self._queue.depth)
+        metrics.gauge("kappa_operator_workqueue_depth", "Objects that wait for a worker.", lambda: self._controller.queue.depth)
         metrics.gauges(
             "kappa_operator_watch_last_event_seconds", "Since an event or bookmark came.", "collection", self._pulse.silence
         )
@@ -174,12 +141,14 @@ class _Leader:
         """Until kopf ends, which it does on a signal or where it cannot go on."""
         await self._definitions()
         others = [
-            asyncio.create_task(self._surroundings.run(), name="surroundings"),
-            asyncio.create_task(self._queue.run(), name="work"),
+            asyncio.create_task(self._controller.surroundings.run(), name="surroundings"),
+            asyncio.create_task(self._controller.queue.run(), name="work"),
             asyncio.create_task(self._resync_from_start(), name="resync"),
         ]
         await asyncio.sleep(0.01)  # kopf waits, when it ends, for tasks that were not there when it began: the workers are
-        watching = asyncio.create_task(watch(self._hear, self._pulse, namespaces=self._settings.watch_namespaces), name="watches")
+        watching = asyncio.create_task(
+            watch(self._controller.hear, self._pulse, namespaces=self._settings.watch_namespaces), name="watches"
+        )
         try:
             done, _ = await asyncio.wait({watching, *others}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -189,15 +158,11 @@ class _Leader:
                 task.cancel()
             await asyncio.wait({watching, *others})
 
-    async def _when_known(self, ref: Ref) -> float | None:
-        await self._known.wait()
-        return await self._reconcile(ref)
-
     async def _resync_from_start(self) -> None:
         """kopf hands over its lists object by object and does not say when it is through: one list more, after its own, does."""
         await self._pulse.complete.wait()
         await self._resync.start()
-        self._known.set()
+        self._controller.begin()
         await self._resync.run()
 
     async def _definitions(self) -> None:
@@ -222,28 +187,10 @@ class _Leader:
 
     def behind(self) -> str | None:
         """Why it does not lead in earnest yet."""
-        return None if self._known.is_set() else "not everything has been listed yet"
-
-    def _hear(self, kind: str, gone: bool, thing: Object) -> None:
-        before = self._cache.get(ref_of(kind, thing))
-        changed = self._cache.drop(kind, thing) if gone else self._cache.put(kind, thing)
-        if changed:
-            after = None if gone else thing
-            for ref in concerned(self._cache, kind, before, after, default_region=self._settings.region):
-                self._queue.add(ref)
-
-    def _wrote(self, kind: str, thing: Object) -> None:
-        self._hear(kind, False, thing)
-
-    def _enqueue(self, ref: Ref) -> None:
-        self._queue.add(ref)
-
-    def _all_namespaces(self) -> None:
-        for thing in self._cache.of_kind("Namespace"):
-            self._queue.add(ref_of("Namespace", thing))
+        return None if self._controller.begun else "not everything has been listed yet"
 
     def _counts(self) -> dict[str, float]:
-        return {kind: float(self._cache.count(kind)) for kind in WATCHED}
+        return {kind: float(self._controller.cache.count(kind)) for kind in WATCHED}
 
 
 async def _first(*events: asyncio.Event) -> asyncio.Event:

@@ -20,6 +20,10 @@ _FAMILIES: Final = ("python", "nodejs", "provided")
 """The runtime images that Kappa builds; see ``runtimes/*/Dockerfile``."""
 
 
+METADATA_ADDRESSES: Final = ("169.254.169.254/32", "fd00:ec2::254/128")
+"""Where clouds hand out a node's own credentials; the second is AWS's over IPv6."""
+
+
 class SettingsError(Exception):
     """A setting is wrong; the message is one line for the terminal."""
 
@@ -240,7 +244,10 @@ def parse_egress(text: str) -> Egress:
     """Read ``CIDR`` or ``CIDR:port``. Raises ValueError."""
     address, slash, rest = text.partition("/")
     prefix, colon, port = rest.partition(":")
-    cidr = str(ipaddress.ip_network(address + slash + prefix))
+    network = ipaddress.ip_network(address + slash + prefix)
+    if any(network == ipaddress.ip_network(each) for each in METADATA_ADDRESSES):
+        raise ValueError(f"{text}: functions never reach the metadata address of clouds")
+    cidr = str(network)
     if not colon:
         return Egress(cidr)
     if not port.isdigit() or not 1 <= int(port) <= 65535:

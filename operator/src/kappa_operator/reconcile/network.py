@@ -13,7 +13,7 @@ from typing import Final
 from kappa_crds import labels
 from kappa_crds.api import Object
 from kappa_operator.reconcile.owned import MANAGED
-from kappa_operator.settings import Egress, NetworkSettings
+from kappa_operator.settings import METADATA_ADDRESSES, Egress, NetworkSettings
 
 POLICY: Final = "kappa-functions"
 
@@ -35,10 +35,7 @@ _NOT_PUBLIC_4: Final = tuple(
 )
 _NOT_PUBLIC_6: Final = tuple(ipaddress.IPv6Network(each) for each in ("::/96", "fc00::/7", "fe80::/10", "ff00::/8"))
 _TRANSLATED: Final = ipaddress.IPv6Address("64:ff9b::")  # RFC 6052
-_METADATA: Final[tuple[_Network, ...]] = (
-    ipaddress.ip_network("169.254.169.254/32"),
-    ipaddress.ip_network("fd00:ec2::254/128"),  # AWS, the same over IPv6
-)
+_METADATA: Final[tuple[_Network, ...]] = tuple(ipaddress.ip_network(each) for each in METADATA_ADDRESSES)
 
 
 def network_policy(namespace: str, *, settings: NetworkSettings, api_server: Sequence[str] = ()) -> Object:
@@ -68,11 +65,6 @@ def network_policy(namespace: str, *, settings: NetworkSettings, api_server: Seq
             "egress": egress,
         },
     }
-
-
-def never_reached(cidr: str) -> bool:
-    """Whether a network is a metadata address and nothing else."""
-    return any(_within(ipaddress.ip_network(cidr), metadata) for metadata in _METADATA)
 
 
 def _public(excluded: Iterable[str]) -> list[Object]:
