@@ -105,13 +105,12 @@ def code_of(obj: Object) -> Code:
     """The archive that an object's spec stands for; NO_CODE while that is still to be taken in."""
     spec = obj.get("spec") or {}
     code = spec.get("code") or spec.get("content") or {}
-    key = code.get("sourceKMSKeyARN")
     if "blob" in code:
-        return _archive(code["blob"], source_kms_key_arn=key)
+        return _archive(code["blob"], source_kms_key_arn=code.get("sourceKMSKeyARN"))
     taken = (obj.get("status") or {}).get("code")
     if not taken or taken.get("of") != code_digest(spec):
         return NO_CODE
-    return _archive(taken, source_kms_key_arn=key)
+    return _archive(taken, source_kms_key_arn=None)
 
 
 def code_due(obj: Object) -> CodeSource | None:
