@@ -113,7 +113,10 @@ class ClusterGateway:
         settings = self._settings
         secret = _signing_key(settings)
         objects = await KubernetesResourceStore.open(
-            self._api, default_namespace=settings.namespace_default, default_region=settings.region
+            self._api,
+            default_namespace=settings.namespace_default,
+            default_region=settings.region,
+            namespace_selector=settings.namespace_selector,
         )
         self.store = AnnouncedStore(objects)
         self._closers.append(self.store.close)
@@ -203,7 +206,8 @@ class ClusterGateway:
         places = Places(self.objects, default_region=settings.region)
         self._permissions = Permissions(self._reviews, places)
         self._waited_for: list[Informer] = []
-        self._inform(api_path("v1", "serviceaccounts"), places.put, places.remove, wait=False)
+        for namespace in settings.watch_namespaces or ("",):
+            self._inform(api_path("v1", "serviceaccounts", namespace=namespace), places.put, places.remove, wait=False)
         defaults = Defaults(account=DEFAULT_ACCOUNT, region=settings.region)
         self._authenticator: Authenticator
         if settings.auth_mode == "anonymous":

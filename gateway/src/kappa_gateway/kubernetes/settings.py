@@ -259,6 +259,11 @@ class ClusterSettings(BaseSettings):
         return (*self.allowed_hosts, self.service, name, f"{name}.svc", f"{name}.svc.cluster.local")
 
     @property
+    def namespace_selector(self) -> str:
+        """Labels of the namespaces that are served; empty for all."""
+        return f"kubernetes.io/metadata.name in ({','.join(self.watch_namespaces)})" if self.watch_namespaces else ""
+
+    @property
     def known_runtimes(self) -> frozenset[str]:
         return frozenset(self.runtimes) | self.runtime_images.keys()
 
