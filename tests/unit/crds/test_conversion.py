@@ -67,6 +67,16 @@ def test_an_update_that_changes_nothing_applies_the_spec_as_it_is(resource: Reso
     assert again["metadata"]["name"] == current["metadata"]["name"]
 
 
+@settings(max_examples=100, deadline=None)
+@given(before=functions(), after=functions())
+def test_an_update_says_everything_that_changed(before: Function, after: Function) -> None:
+    after = msgspec.structs.replace(after, name=before.name, region=before.region)
+    applied = to_object(after, namespace=NAMESPACE, default_region=REGION, current=_object(before))
+    written = served(applied, generation=2)
+    found = _read({**written, "status": to_status(after, written=written)})
+    assert msgspec.structs.replace(found, meta=Meta()) == after
+
+
 def test_identity_versions_and_times_are_the_api_servers() -> None:
     function = msgspec.structs.replace(made.function(), meta=Meta(created_ms=1_795_255_200_123))
     meta = _read(_object(function, version=812)).meta

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import made
-from served_objects import edited, served
-from structural_schema import refusals, root_schema
-
 from kappa_crds import labels
 from kappa_crds.code import ConfigMapCode
 from kappa_crds.definitions import definitions
 from kappa_crds.layers import Layer, layer_due, layer_of, layer_status
+from served_objects import edited, served
+from structural_schema import refusals, root_schema
 
 
 def _object(**spec: Any) -> dict[str, Any]:
