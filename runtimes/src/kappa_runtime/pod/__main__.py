@@ -8,6 +8,8 @@ import signal
 import sys
 from types import FrameType
 
+from kappa_runtime.pod.ahead import is_python, start_zygote
+
 
 def _end_at_once(_number: int, _frame: FrameType | None) -> None:
     os._exit(0)
@@ -19,6 +21,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _end_at_once)
     # Nothing that is loaded now ever becomes garbage.
     gc.disable()
+    command = os.environ.get("KAPPA_RUNTIME_COMMAND", "")
+    zygote = start_zygote(command) if is_python(command) else None
     from kappa_runtime.link.dialling import AddressError  # noqa: PLC0415 - after the above
     from kappa_runtime.pod import serving  # noqa: PLC0415
     from kappa_runtime.pod.settings import SettingsError, from_environment  # noqa: PLC0415
@@ -29,7 +33,7 @@ def main() -> int:
         settings = from_environment(os.environ)
         if settings.own_machine and os.getpid() != 1:
             raise SettingsError("this program takes the whole filesystem for its function's: it is for a container of its own")
-        return serving.run(settings)
+        return serving.run(settings, zygote)
     except (SettingsError, AddressError, OSError) as error:
         print(f"kappa supervisor: {error}", file=sys.stderr)
         return 2

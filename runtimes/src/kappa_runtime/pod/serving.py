@@ -23,6 +23,7 @@ from kappa_runtime.link.discovery import Discovery
 from kappa_runtime.pod.settings import PodSettings
 from kappa_runtime.supervisor.host import Host
 from kappa_runtime.supervisor.serve import GC_THRESHOLD, NO_LIFELINE, Supervisor, loop_factory
+from kappa_runtime.supervisor.started import Started
 
 if TYPE_CHECKING:
     from kappa_runtime.pod.archives import Archives
@@ -33,16 +34,18 @@ UNUSABLE: Final = 1
 """Exit code of a container that could not get its code."""
 
 
-def run(settings: PodSettings) -> int:
-    """Be the supervisor of a pod until its end; the exit code. Raises AddressError."""
+def run(settings: PodSettings, zygote: Started | None) -> int:
+    """Be the supervisor of a pod until its end; the exit code. ``zygote``: one that is booting. Raises AddressError."""
     logging.basicConfig(level=logging.WARNING, format=f"kappa supervisor of {settings.namespace}/{settings.name}: %(message)s")
     gc.set_threshold(*GC_THRESHOLD)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_run(settings))
+        return runner.run(_run(settings, zygote))
 
 
-async def _run(settings: PodSettings) -> int:
-    return await PodSupervisor(settings).serve(NO_LIFELINE)
+async def _run(settings: PodSettings, zygote: Started | None) -> int:
+    supervisor = PodSupervisor(settings)
+    supervisor.started = zygote
+    return await supervisor.serve(NO_LIFELINE)
 
 
 class PodSupervisor(Supervisor):

@@ -6,12 +6,14 @@ values of a pod as defaults and exist for tests. It refuses to guess who the pod
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
+
+from kappa_runtime.pod.ahead import is_python
 
 TASK_ROOT: Final = Path("/var/task")
 
@@ -54,7 +56,7 @@ class PodSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def supervisor_id(self) -> str:
         """A new one for each life of the container; begins with the pod's UID, which the gateways check."""
-        return f"{self.uid}.{secrets.token_hex(4)}"
+        return f"{self.uid}.{os.urandom(4).hex()}"
 
 
 def from_environment(variables: Mapping[str, str]) -> PodSettings:
@@ -69,7 +71,8 @@ def from_environment(variables: Mapping[str, str]) -> PodSettings:
     def folder(name: str, default: str) -> Path:
         return Path(variables.get(name, default))
 
-    command = tuple(variables.get("KAPPA_RUNTIME_COMMAND", "").split())
+    interpreter = variables.get("KAPPA_RUNTIME_COMMAND", "")
+    command = (interpreter,) if interpreter else ()
     return PodSettings(
         name=needed("KAPPA_POD_NAME"),
         namespace=needed("KAPPA_POD_NAMESPACE"),
@@ -77,7 +80,7 @@ def from_environment(variables: Mapping[str, str]) -> PodSettings:
         gateways=tuple(address.strip() for address in needed("KAPPA_GATEWAYS").split(",")),
         link_name=needed("KAPPA_LINK_NAME"),
         command=command,
-        forks=bool(command) and Path(command[0]).name.startswith("python"),
+        forks=is_python(interpreter),
         identity=folder("KAPPA_IDENTITY_DIR", "/var/run/kappa"),
         work=folder("KAPPA_WORK_DIR", "/var/kappa"),
         task=folder("KAPPA_TASK_DIR", str(TASK_ROOT)),

@@ -4,7 +4,7 @@
 ``lifecycle``              Environment: init, invoke, timeout, reset, end; what the caller and the log get for each
 ``runtime_api``            the HTTP server that a runtime talks to (with ``http_answers``, ``response_stream``)
 ``launching``              which command and files a runtime and client need
-``process``, ``zygote``    starting, watching and ending processes
+``process``, ``zygote``    starting, watching and ending processes (with ``started``)
 ``memory``                 how much a runtime uses, and the end of one that uses too much
 ``sandbox``                the filesystem that it sees
 ``environment_variables``  the variables that it sees

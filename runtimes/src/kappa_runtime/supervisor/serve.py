@@ -28,6 +28,7 @@ from kappa_runtime.nursery import descent
 from kappa_runtime.supervisor import sandbox
 from kappa_runtime.supervisor.errors import EnvironmentClosed, SupervisorError
 from kappa_runtime.supervisor.host import Environment, Host
+from kappa_runtime.supervisor.started import Started
 from kappa_runtime.supervisor.zygote import Zygote
 
 logger = logging.getLogger("kappa.supervisor")
@@ -88,6 +89,8 @@ class Supervisor:
 
     own_machine = False
     """See Host."""
+    started: Started | None = None
+    """A spare's zygote, if its process was started before the supervisor."""
 
     def __init__(self, options: SupervisorOptions) -> None:
         self._options = options
@@ -177,7 +180,7 @@ class Supervisor:
             self._support = _probe(self._options)
         if not self._options.command or not hasattr(os, "pidfd_open"):
             return None
-        zygote = Zygote(self._options.command)
+        zygote = Zygote(self._options.command, started=self.started)
         try:
             await zygote.boot()
         except SupervisorError as error:

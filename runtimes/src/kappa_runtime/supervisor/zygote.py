@@ -20,6 +20,7 @@ from kappa_runtime.supervisor.errors import ZygoteLost
 from kappa_runtime.supervisor.launching import PYTHON_SCRIPTS
 from kappa_runtime.supervisor.process import Ended, Launch, Watch
 from kappa_runtime.supervisor.sandbox import as_dict
+from kappa_runtime.supervisor.started import Started, zygote_arguments, zygote_variables
 
 BOOT_SECONDS: Final = 10.0
 _MESSAGE: Final = 64 * 1024
@@ -30,8 +31,10 @@ OnEnd = Callable[[Ended], None]
 class Zygote:
     """One fork server. ``version`` and ``prefix`` (of the interpreter) are known after ``boot``."""
 
-    def __init__(self, command: tuple[str, ...]) -> None:
+    def __init__(self, command: tuple[str, ...], *, started: Started | None = None) -> None:
+        """``started``: its process is there already."""
         self.command = command
+        self._started = started
         self.version = ""
         self.prefix = ""
         self.pid = 0
@@ -47,23 +50,8 @@ class Zygote:
     async def boot(self) -> None:
         """Start it and wait until it can fork. Raises ZygoteLost; SpawnFailed."""
         loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            ours.setblocking(False)
-            launch = Launch(
-                argv=(*self.command, "-S", "-s", str(PYTHON_SCRIPTS / "zygote.py"), str(theirs.fileno())),
-                variables={"LANG": "en_US.UTF-8", "LC_CTYPE": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin"},
-                directory="/",
-                outlives=True,  # it has environments to end when this process is gone
-            )
-            # What an interpreter says when it cannot start belongs into the supervisor's own output.
-            self.pid, failure = process.spawn(launch, log=2, keep=(theirs.fileno(),))
-            os.close(failure)
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
+        self.pid, ours = self._started or self._start()
+        self._started = None
         self._control = ours
         self._ready = loop.create_future()
         self._watch = Watch(self.pid, lambda _: None)
@@ -75,6 +63,26 @@ class Zygote:
             self.close()
             raise ZygoteLost(f"{self.command[0]} did not start within {BOOT_SECONDS:.0f} s") from None
         self.alive = True
+
+    def _start(self) -> Started:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours.setblocking(False)
+            launch = Launch(
+                argv=zygote_arguments(self.command, str(PYTHON_SCRIPTS), theirs.fileno()),
+                variables=zygote_variables(),
+                directory="/",
+                outlives=True,  # it has environments to end when this process is gone
+            )
+            # What an interpreter says when it cannot start belongs into the supervisor's own output.
+            pid, failure = process.spawn(launch, log=2, keep=(theirs.fileno(),))
+            os.close(failure)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return Started(pid, ours)
 
     async def fork(self, environment_id: str, launch: Launch, *, log: int, namespaces: tuple[int, ...], on_end: OnEnd) -> int:
         """An environment's process; its pid. ``on_end`` is called once. Raises ZygoteLost; nothing runs then."""
