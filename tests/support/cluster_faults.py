@@ -1,0 +1,106 @@
+"""SIGKILL for processes in a cluster, and the loss of its own components.
+
+A container's processes are killed from a privileged pod on their node, as a crash or the kernel's memory killer would: no preStop, no
+SIGTERM, no grace. What is not a pod (API server, kubelet, the network of a node) needs a command that can do it, KAPPA_CLUSTER; tests that
+want it are skipped where there is none.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kappa_cluster import Cluster, run
+
+TOOL = Path(os.environ.get("KAPPA_CLUSTER", Path(__file__).parents[3] / "shared" / "cluster" / "cluster"))
+"""A command with `kill`, `start`, `cut` and `heal`."""
+
+needs_faults = pytest.mark.skipif(not TOOL.is_file(), reason="no KAPPA_CLUSTER can stop parts of this cluster")
+
+# Every process of the container: its cgroup names the container.
+_KILL = """
+import os, signal, sys
+found = 0
+for entry in os.listdir("/proc"):
+    if entry.isdigit():
+        try:
+            if sys.argv[1] in open(f"/proc/{entry}/cgroup").read():
+                os.kill(int(entry), signal.SIGKILL)
+                found += 1
+        except (OSError, ProcessLookupError):
+            pass
+print(found)
+"""
+
+
+def kill_container(cluster: Cluster, pod: dict[str, Any], *, image: str = "kappa/control-plane:dev") -> None:
+    """SIGKILL every process of a pod's first container, from a pod on its node."""
+    container = pod["status"]["containerStatuses"][0]["containerID"].partition("://")[2]
+    with killer(cluster, node=pod["spec"]["nodeName"], image=image) as kill:
+        kill(container)
+
+
+@contextmanager
+def killer(cluster: Cluster, *, node: str, image: str = "kappa/control-plane:dev") -> Iterator[Any]:
+    """A function that kills a container by its id at once: the pod that does it runs already."""
+    name = f"kappa-killer-{secrets.token_hex(3)}"
+    cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name},
+            "spec": {
+                "nodeName": node,
+                "hostPID": True,
+                "restartPolicy": "Never",
+                "terminationGracePeriodSeconds": 0,
+                "tolerations": [{"operator": "Exists"}],
+                "containers": [
+                    {
+                        "name": "killer",
+                        "image": image,
+                        "imagePullPolicy": "IfNotPresent",
+                        "command": ["sleep", "600"],
+                        "securityContext": {"privileged": True, "runAsUser": 0},
+                    }
+                ],
+            },
+        },
+        namespace="default",
+    )
+
+    def kill(container: str) -> None:
+        killed = cluster.kubectl("exec", name, "--", "python3", "-c", _KILL, container, namespace="default")
+        assert int(killed) > 0, f"container {container} has no process on {node}"
+
+    try:
+        cluster.kubectl("wait", f"pod/{name}", "--for=condition=Ready", "--timeout=60s", namespace="default")
+        yield kill
+    finally:
+        cluster.kubectl("delete", "pod", name, "--wait=false", "--ignore-not-found", namespace="default")
+
+
+@contextmanager
+def lost(component: str) -> Iterator[None]:
+    """A component of the cluster (`kube-apiserver`, `kubelet@node2`) is killed, and back at the end of the block."""
+    run(str(TOOL), "kill", component)
+    try:
+        yield
+    finally:
+        run(str(TOOL), "start", component)
+
+
+@contextmanager
+def cut_off(node: str) -> Iterator[None]:
+    """A node without its network for the duration of the block."""
+    run(str(TOOL), "cut", node)
+    try:
+        yield
+    finally:
+        run(str(TOOL), "heal", node)
