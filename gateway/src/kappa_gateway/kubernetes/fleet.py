@@ -32,6 +32,7 @@ class Pod:
         "condemned_at",
         "environments",
         "free_at",
+        "gone",
         "inherited",
         "linked",
         "name",
@@ -47,7 +48,9 @@ class Pod:
         self.name = name
         self.uid = uid
         self.state: PodState | None = None
-        """None: the informer has not told of it yet, or no longer has it."""
+        """None: the informer has not told of it yet."""
+        self.gone = False
+        """From the API; by force, if its link still stands."""
         self.supervisor_id = ""
         """The last one that greeted from it; none yet if empty."""
         self.linked = False
@@ -58,7 +61,7 @@ class Pod:
         self.inherited = False
         """From before this term and not linked: it may run something."""
         self.blamed = False
-        """An environment that waited for it was given up for what is wrong with it."""
+        """It has cost an environment that waited for it, or cannot any more."""
 
     @property
     def placeholder(self) -> str:
@@ -75,14 +78,13 @@ class Pod:
         state = self.state
         free = self.linked and not self.counts
         if state is None:
-            # Greeted before the informer has told of it; or gone from the API, and its link still stands or has not been missed yet.
             return replicas.Pod(self.uid, used=self.counts, free=free, leaving=not self.linked, stage=(True, True, False))
         return replicas.Pod(
             self.uid,
             used=self.counts,
             free=free,
             idle=free and now - self.free_at >= LINGER_SECONDS,
-            leaving=state.deleted or state.ended,
+            leaving=self.gone or state.deleted or state.ended,
             broken=not self.linked and state.trouble is not None and state.trouble.hopeless,
             condemned=self.condemned_at is not None and now - self.condemned_at < CONDEMNED_SECONDS,
             stage=(bool(state.node), state.phase == "Running", state.ready),

@@ -44,6 +44,7 @@ INHERITED_SECONDS: Final = 5.0
 """Within this the kubelet has told of every container that was started before this term."""
 WRITE_SECONDS: Final = 4.0
 RETRY_SECONDS: Final = 0.5
+_JUST_AFTER_SECONDS: Final = 0.01
 
 OnEnded = Callable[[str, list[str], str], None]
 """Takes a supervisor's id (or nothing), environments that are gone with it or will never be there, and why."""
@@ -212,6 +213,7 @@ class DeploymentProvider:
         pod.supervisor_id, pod.linked, pod.unlinked_at = supervisor_id, True, 0.0
         pod.environments = set(self._links.environments_of(supervisor_id) or ())
         pod.free_at = self._loop.time()
+        pod.blamed = True  # whatever ails it later, it has been able to start something
         self._disinherit(pod)
         if revision.trouble:
             revision.trouble = ""
@@ -266,13 +268,8 @@ class DeploymentProvider:
                 return
             self._fleet.add(state.revision, state.namespace, state.name, state.uid)
         revision, pod = self._fleet.pods[state.uid]
-        pod.state = None if change == "DELETED" else state
-        if change == "DELETED" and not pod.linked:
-            self._ended(pod, "its pod was deleted")
-            self._disinherit(pod)
-            self._fleet.remove(revision, pod)
-        else:
-            self._look(revision, pod)
+        pod.state, pod.gone = state, change == "DELETED"
+        self._look(revision, pod)
         self._wake(revision)
 
     # -- pods ---------------------------------------------------------------------------------------------------------
@@ -301,12 +298,16 @@ class DeploymentProvider:
         state = pod.state
         if pod.linked:
             return
-        if state is None:
-            if pod.supervisor_id:
-                self._ended(pod, "its pod was deleted")
-                self._fleet.remove(revision, pod)
-            return
         silent = self._loop.time() - pod.unlinked_at >= ENDED_SECONDS
+        if pod.gone:
+            self._ended(pod, "its pod was deleted")
+            self._disinherit(pod)
+            self._fleet.remove(revision, pod)
+            return
+        if state is None:
+            if silent:
+                self._run(self._verify(revision, pod))
+            return
         if state.ended or (pod.supervisor_id and not state.running and silent):
             self._ended(pod, f"its pod has ended ({state.phase})" if state.ended else "its container ended")
             self._disinherit(pod)
@@ -318,6 +319,22 @@ class DeploymentProvider:
         elif not pod.blamed:
             pod.blamed = True
             self._give_up(revision, list(revision.pending)[:1], trouble.words)
+
+    async def _verify(self, revision: Revision, pod: Pod) -> None:
+        """A pod that greeted and was never told of: perhaps it came and went between two lists."""
+        try:
+            found = await self._api.get(_pod_path(pod))
+        except NotFound:
+            pod.gone = True
+        except ApiError as error:
+            logger.warning("%s", error)
+        else:
+            pod.gone = found["metadata"]["uid"] != pod.uid
+        if pod.gone:
+            self._look(revision, pod)
+            self._wake(revision)
+        elif pod.state is None:
+            self._later(revision, ENDED_SECONDS)
 
     def _troubled(self, revision: Revision, words: str) -> None:
         if revision.trouble != words:
@@ -357,11 +374,15 @@ class DeploymentProvider:
             revision.worker = self._run(self._work(revision))
 
     def _later(self, revision: Revision, seconds: float) -> None:
+        """Look again then, or before: what is not due then has it looked at once more."""
         if self._closed:
             return
+        at = self._loop.time() + seconds + _JUST_AFTER_SECONDS
         if revision.timer is not None:
+            if revision.timer.when() <= at:
+                return
             revision.timer.cancel()
-        revision.timer = self._loop.call_later(seconds, self._due, revision)
+        revision.timer = self._loop.call_at(at, self._due, revision)
 
     def _due(self, revision: Revision) -> None:
         revision.timer = None
