@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cluster_stores import World, manifest, world
+from cluster_stores import OTHER_ACCOUNT, World, manifest, world
 from kappa_core.ports.store import AlreadyExists, Change, Conflict, OwnedElsewhere, Rejected, StoreUnavailable
 from kappa_core.resources import AccountId, Function, Key, Resource
 from kappa_core.rules import publish, states
@@ -283,6 +283,34 @@ async def test_a_namespace_is_served_as_long_as_an_account_is_assigned_to_it(wor
 
 
 @in_a_world
+async def test_a_store_that_may_read_some_namespaces_only_asks_for_no_others(world: World) -> None:
+    asked: set[str] = set()
+
+    class Observed(Interrupted):
+        async def list(self, path: str, **options: Any) -> Any:
+            asked.add(path)
+            return await world.api.list(path, **options)
+
+    store = await KubernetesResourceStore.open(
+        Observed(world.api, _away),  # type: ignore[arg-type]
+        default_namespace=world.namespace,
+        default_region=REGION,
+        namespaces=[world.namespace],
+    )
+    store._api = world.api
+    everywhere = await world.store()
+    await everywhere.create(function(account=OTHER_ACCOUNT))
+    created = await everywhere.create(function())
+    async with aclosing(store.watch()) as watch:
+        assert (await until(watch, lambda change: change.resource == created)).key == KEY
+        updated = await store.update(described(created, "new"))
+        assert (await until(watch, lambda change: change.resource == updated)).type == "PUT"
+    assert await store.list("Function") == [updated]
+    assert {path for path in asked if "lambda.kappa.dev" in path and world.namespace not in path} == set()
+    await store.close()
+
+
+@in_a_world
 async def test_what_the_schema_refuses_is_rejected_in_its_words(world: World) -> None:
     store = await world.store()
     bad = function()
@@ -373,10 +401,10 @@ async def test_a_watch_goes_on_after_its_version_has_expired_and_misses_no_delet
     store, other = await world.store(), await world.store()
     for name in ("kept", "gone", "again"):
         await other.create(function(name))
-    informer = store._informers["Function"]
+    informer = store._informers["Function", ""]
     while len(informer.items) < 3:
         await asyncio.sleep(0.02)
-    task = store._tasks[list(store._informers).index("Function")]
+    task = store._tasks[list(store._informers).index(("Function", ""))]
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     async with aclosing(store.watch(replay=False)) as watch:

@@ -15,7 +15,7 @@ import asyncio
 import builtins
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, Self, cast
@@ -63,6 +63,7 @@ class KubernetesResourceStore:
         *,
         default_namespace: str,
         default_region: str,
+        namespaces: Sequence[str],
         namespace_selector: str,
         clock_ms: Callable[[], int],
     ) -> None:
@@ -75,11 +76,12 @@ class KubernetesResourceStore:
         self._queues: set[WatchQueue] = set()
         self._writing: Counter[Place] = Counter()
         self._closed = False
-        namespaces = Informer(
-            api, api_path("v1", "namespaces"), on_change=self._namespace_changed, label_selector=namespace_selector
-        )
-        self._informers: dict[str, Informer] = {"Namespace": namespaces} | {
-            kind: Informer(api, _collection(kind), on_change=partial(self._object_changed, kind)) for kind in names.PLURALS
+        self._scopes = tuple(namespaces) or ("",)
+        every = Informer(api, api_path("v1", "namespaces"), on_change=self._namespace_changed, label_selector=namespace_selector)
+        self._informers: dict[tuple[str, str], Informer] = {("Namespace", ""): every} | {
+            (kind, scope): Informer(api, _collection(kind, namespace=scope), on_change=partial(self._object_changed, kind))
+            for kind in names.PLURALS
+            for scope in self._scopes
         }
         self._tasks: builtins.list[asyncio.Task[None]] = []
 
@@ -90,16 +92,21 @@ class KubernetesResourceStore:
         *,
         default_namespace: str,
         default_region: str,
+        namespaces: Sequence[str] = (),
         namespace_selector: str = "",
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         sync_seconds: float = SYNC_SECONDS,
     ) -> Self:
-        """List everything and follow it. ``namespace_selector`` (labels) leaves namespaces to others, such as a second
-        installation. Raises StoreUnavailable where that takes longer than ``sync_seconds``."""
+        """List everything and follow it. Raises StoreUnavailable where that takes longer than ``sync_seconds``.
+
+        ``namespaces`` are the only ones in which objects are read, where this identity may do so in no others;
+        ``namespace_selector`` (labels) leaves namespaces to a second installation.
+        """
         store = cls(
             api,
             default_namespace=default_namespace,
             default_region=default_region,
+            namespaces=namespaces,
             namespace_selector=namespace_selector,
             clock_ms=clock_ms,
         )
@@ -109,7 +116,7 @@ class KubernetesResourceStore:
                 for informer in store._informers.values():
                     await informer.synced.wait()
         except TimeoutError:
-            missing = [name for name, informer in store._informers.items() if not informer.synced.is_set()]
+            missing = dict.fromkeys(kind for (kind, _), informer in store._informers.items() if not informer.synced.is_set())
             await store.close()
             raise StoreUnavailable(
                 f"{', '.join(missing)} could not be listed within {sync_seconds:g} s: is the API server there, are the "
@@ -140,7 +147,7 @@ class KubernetesResourceStore:
         limit: int | None = None,
     ) -> builtins.list[Resource]:
         self._check_open()
-        namespaces = [""] if account is None else self._namespaces.of(account)
+        namespaces = self._scopes if account is None else self._namespaces.of(account)
         # A Function whose object is called as it is need not say its name.
         field = _NAME_FIELDS.get(kind) if name is not None and kind != "Function" else None
         claims: dict[Key, Object] = {}
@@ -303,9 +310,10 @@ class KubernetesResourceStore:
             self._writing[place] -= 1
             if not self._writing[place]:
                 del self._writing[place]
-                seen = self._informers[place.kind].items.get((place.namespace, place.name))
-                if seen is not None:
-                    self._tell(self._index.put(place, seen))
+                for scope in self._scopes:
+                    seen = self._informers[place.kind, scope].items.get((place.namespace, place.name))
+                    if seen is not None:
+                        self._tell(self._index.put(place, seen))
 
     def _written(self, obj: Object) -> Resource:
         """Tell of an own write, and what it made."""
