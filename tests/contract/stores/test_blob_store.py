@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TypeVar
 
+import botocore.session
 import pytest
 
 from kappa_core.memory import MemoryBlobStore
@@ -18,6 +20,8 @@ from kappa_core.resources import Sha256
 from kappa_gateway.stores.files import FileBlobStore
 from kappa_gateway.stores.postgres import Postgres
 from kappa_gateway.stores.postgres_blobs import PostgresBlobStore
+from kappa_gateway.stores.s3_blobs import S3BlobSettings, S3BlobStore
+from moto_s3 import moto_s3
 
 T = TypeVar("T")
 Opener = Callable[[], AbstractAsyncContextManager[BlobStore]]
@@ -38,9 +42,28 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "files", "postgres"])
+@pytest.fixture(scope="module")
+def new_bucket() -> Iterator[Callable[[], tuple[str, str]]]:
+    """Makes an empty bucket: its endpoint and its name."""
+    names = (f"blobs-{number}" for number in itertools.count())
+    with moto_s3() as endpoint:
+        client = botocore.session.Session().create_client(
+            "s3", region_name="us-east-1", endpoint_url=endpoint, aws_access_key_id="test", aws_secret_access_key="test"
+        )
+
+        def make() -> tuple[str, str]:
+            bucket = next(names)
+            client.create_bucket(Bucket=bucket)
+            return endpoint, bucket
+
+        yield make
+        client.close()
+
+
+@pytest.fixture(params=["memory", "files", "postgres", "s3"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Opener:
     dsn = request.getfixturevalue("postgres_dsn") if request.param == "postgres" else ""
+    endpoint, bucket = request.getfixturevalue("new_bucket")() if request.param == "s3" else ("", "")
 
     @contextlib.asynccontextmanager
     async def memory() -> AsyncIterator[BlobStore]:
@@ -62,7 +85,16 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Open
         await store.close()
         await connections.close()
 
-    return {"memory": memory, "files": files, "postgres": postgres}[request.param]
+    @contextlib.asynccontextmanager
+    async def s3() -> AsyncIterator[BlobStore]:
+        settings = S3BlobSettings(
+            bucket=bucket, region="us-east-1", prefix="code/", endpoint=endpoint, access_key_id="test", secret_access_key="test"
+        )
+        store = await S3BlobStore.open(settings, cache=tmp_path / "cache", clock_ms=clock)
+        yield store
+        await store.close()
+
+    return {"memory": memory, "files": files, "postgres": postgres, "s3": s3}[request.param]
 
 
 def run(opened: Opener, scenario: Callable[[BlobStore], Awaitable[T]]) -> T:

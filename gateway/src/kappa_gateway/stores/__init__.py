@@ -1,4 +1,7 @@
-"""Drivers of the ports for one machine: SQLite for resources and logs, files for blobs, all under one data directory.
+"""Drivers of the ports.
+
+For one machine, SQLite for resources and logs, files for blobs, all under one data directory:
+
 
 ``database``  what both SQLite stores share: opening and migrating a file, one writer thread with group commit, readers
 ``sqlite``    ResourceStore
@@ -7,4 +10,13 @@
 ``queue``     EventQueue
 ``gathering`` many calls in one transaction
 ``files``     BlobStore
+
+For several gateways, what Kubernetes does not keep:
+
+``postgres``        connections, and what becomes of PostgreSQL's errors
+``postgres_schema`` migrations, in ``postgres_migrations``
+``postgres_queue``  EventQueue; with ``postgres_queue_rows`` and ``.sql``, and ``postgres_wakes`` for news between gateways
+``postgres_blobs``  BlobStore
+``s3_blobs``        BlobStore in a bucket
+``blob_cache``      local copies of archives that lie elsewhere
 """

@@ -62,7 +62,7 @@ class BlobCache:
         task = self._fetching.get(sha256)
         if task is None:
             task = self._fetching[sha256] = asyncio.create_task(self._provide(sha256, fetch), name=f"fetch blob {sha256[:12]}")
-            task.add_done_callback(lambda _: self._fetching.pop(sha256, None))
+            task.add_done_callback(lambda done: self._fetched(sha256, done))
         # Shielded: whoever gives up waiting does not take it from the others.
         return await asyncio.shield(task)
 
@@ -77,6 +77,11 @@ class BlobCache:
         for task in fetching:
             task.cancel()
         await asyncio.gather(*fetching, return_exceptions=True)
+
+    def _fetched(self, sha256: Sha256, done: asyncio.Task[Path]) -> None:
+        del self._fetching[sha256]
+        if not done.cancelled():
+            done.exception()  # heard, also where everybody has given up waiting
 
     async def _provide(self, sha256: Sha256, fetch: Fetch) -> Path:
         with _refusing(self._root):
