@@ -116,6 +116,7 @@ class ClusterGateway:
             self._api,
             default_namespace=settings.namespace_default,
             default_region=settings.region,
+            namespaces=settings.watch_namespaces,
             namespace_selector=settings.namespace_selector,
         )
         self.store = AnnouncedStore(objects)
