@@ -1,6 +1,6 @@
 """ResourceStore: the durable home of resources, shaped so that SQLite and the Kubernetes API can both be it.
 
-Guarantees that every driver gives (``tests/contract/stores/test_resource_store.py``): a write that returned is durable and visible to
+Guarantees that every driver gives (``tests/support/resource_store_promises.py``): a write that returned is durable and visible to
 every reader of every process at once; writes to one key are serialised by ``resource_version``; a watch delivers every change
 after its start exactly once and in order per key, and never skips to a later state without the earlier one having been visible or
 superseded. There are no transactions over several keys: rules are written so that each single write leaves a valid whole.
