@@ -35,7 +35,7 @@ def test_names_of_the_service_are_served_from_the_short_to_the_whole_one() -> No
 
 
 def test_an_ipv6_pod_is_dialled_in_brackets() -> None:
-    assert load(pod_ip="fd00::1").link_address == "tcp:[fd00::1]:9443"
+    assert load(pod_ip="fd00::1").link_address == "tls:[fd00::1]:9443"
 
 
 def test_runtimes_with_an_image_of_their_own_are_known() -> None:

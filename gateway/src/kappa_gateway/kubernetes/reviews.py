@@ -194,7 +194,7 @@ class Reviews:
         """One request for all who wait for the same answer; one that goes away takes it from nobody else."""
         task: asyncio.Task[A] | None = self._asking.get(key)
         if task is None:
-            task = asyncio.ensure_future(_awaited(ask()))
+            task = asyncio.create_task(_answer(ask), name="review")
             self._asking[key] = task
             task.add_done_callback(lambda done: self._asked(key, done))
         return await asyncio.shield(task)
@@ -212,8 +212,8 @@ class Reviews:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _awaited(answer: Awaitable[A]) -> A:
-    return await answer
+async def _answer(ask: Callable[[], Awaitable[A]]) -> A:
+    return await ask()
 
 
 def _digest(token: str) -> bytes:
