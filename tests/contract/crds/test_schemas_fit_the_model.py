@@ -57,7 +57,7 @@ def _written(resource: Resource) -> dict[str, Any]:
     return {"spec": obj["spec"], **({"status": status} if status else {})}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(resource=resources)
 def test_whatever_the_api_makes_passes_the_schemas_unchanged(resource: Resource) -> None:
     kind = type(resource).__name__

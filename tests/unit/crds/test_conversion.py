@@ -51,14 +51,14 @@ def _settled(obj: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {**obj, "status": to_status(done, written=obj, now_ms=1_795_255_200_000)}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(resource=resources)
 def test_what_the_api_made_comes_back_exactly(resource: Resource) -> None:
     found = _read(_object(resource))
     assert msgspec.structs.replace(found, meta=Meta()) == resource
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(resource=resources)
 def test_an_update_that_changes_nothing_applies_the_spec_as_it_is(resource: Resource) -> None:
     current = _object(resource)
@@ -67,7 +67,7 @@ def test_an_update_that_changes_nothing_applies_the_spec_as_it_is(resource: Reso
     assert again["metadata"]["name"] == current["metadata"]["name"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(before=functions(), after=functions())
 def test_an_update_says_everything_that_changed(before: Function, after: Function) -> None:
     after = msgspec.structs.replace(after, name=before.name, region=before.region)
