@@ -14,7 +14,7 @@ JOBS ?= auto
 TESTS ?= tests/unit tests/contract tests/runtime tests/integration
 CLUSTER_TESTS ?= tests/cluster
 
-.PHONY: help dev test fixtures lint format docs bench bench-quick test-cluster lock clean
+.PHONY: help dev test fixtures lint format docs bench bench-quick bench-cluster test-cluster lock clean
 
 help:
 	@echo "make dev           install Kappa into .venv and serve the Lambda API on http://127.0.0.1:9000"
@@ -57,6 +57,10 @@ format: $(STAMPS)/dev
 
 bench: $(STAMPS)/dev
 	@PYTHONPATH=tests/support $(BIN)/python -m bench.run $(ARGS)
+
+# Installs Kappa into the cluster of KUBECONFIG for the run; the images have to be there (make cluster-images).
+bench-cluster: $(STAMPS)/dev
+	@PYTHONPATH=tests/support $(BIN)/python -m bench.cluster $(ARGS)
 
 bench-quick: $(STAMPS)/dev
 	@PYTHONPATH=tests/support $(BIN)/python -m bench.run --quick $(ARGS)

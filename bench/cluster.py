@@ -1,0 +1,261 @@
+"""`make bench-cluster`: Kappa on the cluster of KUBECONFIG, installed from its chart for the run, against the budgets of the design.
+
+`python -m bench.cluster --only cold warm many`. Anonymous access, so that signing is not what is measured. It reads what any user can read:
+answers, the pods' watch, REPORT lines, the kubelets' resource metrics. Times of a watch are those at which this process heard of
+something, so a phase includes what its news took. Scale is not that of production: everything shares one machine here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from bench.client import invocation
+from bench.load import Plan, percentile, run
+from bench.report import Report
+from bench.warm import EVENT, EXPECT, SOURCE
+
+from kappa_cluster import Cluster, Release, eventually, installed, require_cluster
+
+IDLE_SECONDS = 3
+"""Short: a cold start is measured again and again."""
+METRICS_SECONDS = 16
+"""How old a kubelet's resource metrics may be."""
+
+
+class Measurement(Protocol):
+    def __call__(self, report: Report, release: Release, *, quick: bool) -> None: ...
+
+
+class PodWatch:
+    """When this process first heard that a pod of the function namespace was there, had a node, ran."""
+
+    def __init__(self, namespace: str) -> None:
+        self.seen: dict[str, dict[str, float]] = {}
+        self._process = subprocess.Popen(
+            ["kubectl", "--namespace", namespace, "get", "pods", "--watch", "--output-watch-events", "--output=json"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        decoder, text = json.JSONDecoder(), ""
+        for line in self._process.stdout:
+            text += line
+            if line != "}\n":
+                continue  # kubectl indents: only the last line of an event begins with its brace
+            event, _ = decoder.raw_decode(text)
+            text = ""
+            self._note(event["object"], time.perf_counter())
+
+    def _note(self, pod: dict[str, Any], now: float) -> None:
+        times = self.seen.setdefault(pod["metadata"]["name"], {"there": now})
+        if pod["spec"].get("nodeName"):
+            times.setdefault("scheduled", now)
+        for status in pod["status"].get("containerStatuses", []):
+            if "running" in status["state"]:
+                times.setdefault("running", now)
+
+    def since(self, begun: float) -> dict[str, float] | None:
+        """The times of the pod that came after this moment."""
+        return next((times for times in self.seen.values() if times["there"] >= begun), None)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._thread.join()
+
+
+@contextmanager
+def watched(namespace: str) -> Iterator[PodWatch]:
+    watch = PodWatch(namespace)
+    try:
+        yield watch
+    finally:
+        watch.close()
+
+
+def measure_cold(report: Report, release: Release, *, quick: bool) -> None:
+    """One cold start after the other, then many functions at once."""
+    title = "cold: a 128 MB Python function from no pod, image present"
+    release.apply_function("cold", SOURCE)
+    client = release.client()
+    totals: list[float] = []
+    phases: dict[str, list[float]] = {"pod is there": [], "scheduled": [], "container runs (as its status says)": []}
+    inits: list[float] = []
+    with watched(release.functions) as watch:
+        for number in range(4 if quick else 15):
+            eventually(lambda: not release.pods("cold"), what="the function is at zero")
+            begun = time.perf_counter()
+            answer = client.invoke(FunctionName="cold", Payload=EVENT, LogType="Tail")
+            took = (time.perf_counter() - begun) * 1000
+            assert answer["Payload"].read().decode() == EXPECT
+            if number == 0:
+                continue  # the first one may have pulled the image
+            totals.append(took)
+            found = re.search(r"Init Duration: ([0-9.]+) ms", base64.b64decode(answer["LogResult"]).decode())
+            if found is not None:
+                inits.append(float(found[1]))
+            times = eventually(lambda: watch.since(begun), what="the watch has seen the pod")  # noqa: B023 - called at once
+            for name, key in zip(phases, ("there", "scheduled", "running"), strict=True):
+                if key in times:
+                    phases[name].append((times[key] - begun) * 1000)
+    totals.sort()
+    for name, values in phases.items():
+        report.add(title, f"from the request until {name}: p50", median(values) if values else None, "ms", why_not="not seen")
+    report.add(title, "init, as REPORT says: p50", median(inits) if inits else None, "ms", why_not="no REPORT line")
+    report.add(title, "from the request to the answer: p50", percentile(totals, 0.5), "ms", at_most=800.0)
+    report.add(title, "from the request to the answer: p95", percentile(totals, 0.95), "ms")
+
+
+def measure_burst(report: Report, release: Release, *, quick: bool) -> None:
+    """Functions that are all cold, invoked at the same moment."""
+    count = 10 if quick else 50
+    names = [f"burst-{number}" for number in range(count)]
+    for name in names:
+        release.cluster.apply(release.manifest(name, SOURCE, timeout=60), namespace=release.functions)
+    for name in names:
+        release.wait_ready(name)
+    seen = run(_plan(release, names, connections=count, requests=1))
+    title = f"cold: {count} functions at once"
+    report.add(title, "p50", seen.p50_ms, "ms")
+    report.add(title, "p95", seen.p95_ms, "ms")
+    report.add(title, "failures", sum(seen.failures.values()), "", at_most=0)
+
+
+def measure_warm(report: Report, release: Release, *, quick: bool) -> None:
+    """Through the Service, at concurrency 1 and 8."""
+    title = "warm: no-op Python through the Service"
+    release.apply_function("warm", SOURCE)
+    seconds = 5.0 if quick else 30.0
+    for connections in (1, 8):
+        run(_plan(release, ["warm"], connections=connections, seconds=2.0))
+        before = cpu_seconds(release, "gateway")
+        seen = run(_plan(release, ["warm"], connections=connections, seconds=seconds))
+        time.sleep(METRICS_SECONDS)
+        spent = cpu_seconds(release, "gateway") - before
+        report.add(title, f"c{connections}: throughput", seen.per_second, "/s")
+        report.add(title, f"c{connections}: p50", seen.p50_ms, "ms")
+        report.add(title, f"c{connections}: p99", seen.p99_ms, "ms")
+        report.add(title, f"c{connections}: failures", sum(seen.failures.values()), "", at_most=0)
+        report.add(title, f"c{connections}: CPU of the gateways", spent / seen.sent * 1e6, "µs")
+        if spent > 0:
+            report.add(title, f"c{connections}: requests per second and gateway core", seen.sent / spent, "/s")
+
+
+def measure_many(report: Report, release: Release, *, quick: bool) -> None:
+    """Functions that nobody invokes: what the operator needs for them, and that looking at them again writes nothing."""
+    cluster = release.cluster
+    for count in (100,) if quick else (1000, 5000):
+        title = f"operator: {count} functions"
+        # Their code is not there, so they get no Deployment; what is left is watching, reconciling and telling.
+        manifests = [release.manifest(f"many-{number}", SOURCE, code={"configMap": {"name": "none"}}) for number in range(count)]
+        begun, before = time.perf_counter(), cpu_seconds(release, "operator")
+        for at in range(0, count, 500):
+            cluster.apply({"apiVersion": "v1", "kind": "List", "items": manifests[at : at + 500]}, namespace=release.functions)
+        eventually(lambda: _told(release) >= count, what="every function has a condition", seconds=900, pause=5)  # noqa: B023
+        report.add(title, "from the first apply until each has its condition", time.perf_counter() - begun, "s")
+        time.sleep(METRICS_SECONDS)
+        report.add(title, "CPU of the operators meanwhile", cpu_seconds(release, "operator") - before, "s")
+        report.add(title, "memory of the leader", memory_megabytes(release, "operator"), "MB")
+        versions = _versions(release)
+        quiet = cpu_seconds(release, "operator")
+        time.sleep(30 if quick else 60)
+        report.add(title, "CPU of the operators in a minute of rest", cpu_seconds(release, "operator") - quiet, "s")
+        report.add(title, "objects written in it", len(versions ^ _versions(release)) / 2, "", at_most=0)
+
+
+def _told(release: Release) -> int:
+    listed = release.cluster.list("functions.lambda.kappa.dev", namespace=release.functions)
+    return sum(1 for each in listed if each.get("status", {}).get("conditions"))
+
+
+def _versions(release: Release) -> set[tuple[str, str]]:
+    listed = release.cluster.list("functions.lambda.kappa.dev", namespace=release.functions)
+    return {(each["metadata"]["name"], each["metadata"]["resourceVersion"]) for each in listed}
+
+
+# -- what everything here uses -----------------------------------------------------------------------------------------
+def _plan(release: Release, names: list[str], *, connections: int, seconds: float = 1.0, requests: int | None = None) -> Plan:
+    where = urlsplit(release.endpoint)
+    assert where.hostname is not None
+    return Plan(
+        host=where.hostname,
+        port=where.port or 80,
+        paths=[invocation(name) for name in names],
+        body=EVENT,
+        connections=connections,
+        seconds=seconds,
+        requests=requests,
+        expect=EXPECT,
+    )
+
+
+def _resource_metric(release: Release, metric: str, component: str) -> list[float]:
+    """A kubelet metric of the containers of a component, over all nodes."""
+    pods = release.cluster.list("pods", namespace=release.namespace, selector=f"app.kubernetes.io/component={component}")
+    names = {pod["metadata"]["name"] for pod in pods}
+    values = []
+    for node in release.cluster.list("nodes"):
+        page = release.cluster.kubectl("get", "--raw", f"/api/v1/nodes/{node['metadata']['name']}/proxy/metrics/resource")
+        for labels, value in re.findall(rf"^{metric}{{([^}}]*)}} ([0-9.e+-]+)", page, re.MULTILINE):
+            known = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+            if known.get("namespace") == release.namespace and known.get("pod") in names:
+                values.append(float(value))
+    return values
+
+
+def cpu_seconds(release: Release, component: str) -> float:
+    """CPU time of all pods of a component so far, as old as METRICS_SECONDS."""
+    return sum(_resource_metric(release, "container_cpu_usage_seconds_total", component))
+
+
+def memory_megabytes(release: Release, component: str) -> float:
+    """Working set of the largest pod of a component."""
+    return max(_resource_metric(release, "container_memory_working_set_bytes", component), default=0.0) / 1e6
+
+
+MEASUREMENTS: dict[str, Measurement] = {
+    "cold": measure_cold,
+    "burst": measure_burst,
+    "warm": measure_warm,
+    "many": measure_many,
+}
+
+
+def main(exit_with: Callable[[int], object] = sys.exit) -> None:
+    """Install, measure what was asked for, uninstall."""
+    parser = argparse.ArgumentParser(prog="make bench-cluster ARGS=...", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS), help="in this order")
+    parser.add_argument("--quick", action="store_true", help="a fraction of the time: to see that it works, not to quote")
+    chosen = parser.parse_args()
+    report = Report(quick=chosen.quick)
+    if report.busy:
+        print(report.busy)
+    cluster: Cluster = require_cluster()
+    with installed(cluster, auth={"mode": "anonymous"}, functions={"idleSeconds": IDLE_SECONDS}) as release:
+        for name in chosen.only:
+            MEASUREMENTS[name](report, release, quick=chosen.quick)
+            release.delete_functions()
+    print(f"\nwritten to {report.write()}")
+    for row in report.missed:
+        print(f"over budget: {row.benchmark}: {row.name}")
+    exit_with(0)
+
+
+if __name__ == "__main__":
+    main()
