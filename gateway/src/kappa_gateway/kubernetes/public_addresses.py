@@ -34,6 +34,8 @@ class PublicAddresses:
             address = ip_address(text.partition("%")[0])
         except ValueError:
             return False
+        if isinstance(address, IPv6Address) and address in _NAT64:
+            return self._is_public(IPv4Address(int(address) & 0xFFFFFFFF))
         return all(self._is_public(each) for each in (address, *_inside(address)))
 
     def _is_public(self, address: IPv4Address | IPv6Address) -> bool:
@@ -46,9 +48,7 @@ def _inside(address: IPv4Address | IPv6Address) -> tuple[IPv4Address, ...]:
     """IPv4 addresses that an IPv6 address leads to by way of a gateway."""
     if isinstance(address, IPv4Address):
         return ()
-    found = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64:
-        found.append(IPv4Address(int(address) & 0xFFFFFFFF))
+    found = (address.ipv4_mapped, address.sixtofour, *(address.teredo or ()))
     return tuple(each for each in found if each is not None)
 
 
