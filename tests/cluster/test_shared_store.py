@@ -142,6 +142,23 @@ async def test_a_function_made_by_kubectl_under_another_name_is_found_by_its_own
 
 
 @in_a_world
+async def test_what_belongs_to_a_function_is_made_in_its_namespace(world: World) -> None:
+    store, name = await world.store(), f"{world.namespace}-second"
+    await world.make_namespace(name, account=ACCOUNT)
+    path = api_path("lambda.kappa.dev/v1alpha1", "functions", namespace=name, name="f")
+    body = {"apiVersion": "lambda.kappa.dev/v1alpha1", "kind": "Function", "metadata": {"name": "f"}, "spec": manifest()}
+    async with aclosing(store.watch()) as watch:
+        made = await world.api.apply(path, body, field_manager="kubectl")
+        await until(watch, lambda change: change.key == KEY)
+    live = await store.create(msgspec.structs.replace(alias("live"), function_uid=made["metadata"]["uid"]))
+    place = store.place(live.key)
+    assert place is not None
+    assert (place.namespace, place.name) == (name, "f.live")
+    # An owner in another namespace would have the garbage collector delete it.
+    assert await (await world.store()).get(live.key) == live
+
+
+@in_a_world
 async def test_a_function_that_leaves_its_name_out_is_listed_by_it(world: World) -> None:
     store = await world.store()
     await world.apply("Function", "plain", manifest(), manager="kubectl")
@@ -297,7 +314,7 @@ async def test_a_store_that_may_read_some_namespaces_only_asks_for_no_others(wor
         default_region=REGION,
         namespaces=[world.namespace],
     )
-    store._api = world.api
+    store._api = store._objects._api = world.api
     everywhere = await world.store()
     await everywhere.create(function(account=OTHER_ACCOUNT))
     created = await everywhere.create(function())
@@ -344,7 +361,7 @@ async def _away() -> None:
 @in_a_world
 async def test_a_crash_between_spec_and_status_leaves_a_function_that_can_be_settled(world: World) -> None:
     store, witness = await world.store(), await world.store()
-    store._api = Interrupted(world.api, _away)  # type: ignore[assignment]
+    store._objects._api = Interrupted(world.api, _away)  # type: ignore[assignment]
     with pytest.raises(StoreUnavailable):
         await store.create(function())
     found = await witness.get(KEY)
@@ -352,7 +369,7 @@ async def test_a_crash_between_spec_and_status_leaves_a_function_that_can_be_set
     assert (found.configuration, found.status.state) == (function().configuration, "Pending")
     settled = await settle(witness, found)
 
-    store._api = Interrupted(world.api, _away)  # type: ignore[assignment]
+    store._objects._api = Interrupted(world.api, _away)  # type: ignore[assignment]
     changed = described(msgspec.structs.replace(settled, status=states.updating(settled.status), modified_ms=2), "new")
     with pytest.raises(StoreUnavailable):
         await store.update(changed)
@@ -371,7 +388,7 @@ async def test_a_settler_that_is_faster_than_our_status_keeps_its_word_and_the_p
     async def settler_comes_first() -> None:
         await settle(settler, await settler.get(KEY))
 
-    store._api = Interrupted(world.api, settler_comes_first)  # type: ignore[assignment]
+    store._objects._api = Interrupted(world.api, settler_comes_first)  # type: ignore[assignment]
     changed = described(msgspec.structs.replace(settled, status=states.updating(settled.status)), "new")
     stored = await store.update(publish.begin(changed, version=1, description=None))
     assert stored.publication is not None
@@ -388,7 +405,7 @@ async def test_an_edit_between_spec_and_status_is_a_conflict_and_stays(world: Wo
     async def somebody_edits() -> None:
         await world.api.merge_patch(world.path("Function", "f"), {"spec": {"timeout": 99}}, field_manager="kubectl-edit")
 
-    store._api = Interrupted(world.api, somebody_edits)  # type: ignore[assignment]
+    store._objects._api = Interrupted(world.api, somebody_edits)  # type: ignore[assignment]
     with pytest.raises(Conflict):
         await store.update(described(msgspec.structs.replace(settled, status=states.updating(settled.status)), "new"))
     found = await store.get(KEY)
@@ -426,8 +443,7 @@ async def test_a_store_says_so_when_the_api_is_away(world: World) -> None:
     away._host = "https://127.0.0.1:1"
     with pytest.raises(StoreUnavailable, match="could not be listed within"):
         await KubernetesResourceStore.open(away, default_namespace=world.namespace, default_region=REGION, sync_seconds=0.3)
-    store._api = away
-    store._counters._api = away
+    store._api = store._objects._api = store._counters._api = away
     for attempt in (
         store.get(KEY),
         store.create(function()),
@@ -461,6 +477,6 @@ async def test_a_missing_right_is_no_fault_of_the_caller(world: World) -> None:
         async def get(self, path: str, **options: Any) -> Object:
             raise Forbidden('functions is forbidden: User "x" cannot get resource "functions"', status=403)
 
-    store._api = Unprivileged(world.api, _away)  # type: ignore[assignment]
+    store._objects._api = Unprivileged(world.api, _away)  # type: ignore[assignment]
     with pytest.raises(StoreUnavailable, match="cannot get resource"):
         await store.get(KEY)
