@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from kappa_crds import labels
 from kappa_crds.api import Object
+from kappa_crds.configuration import DEFAULT_ROLE
 from kappa_crds.convert import function_name
 
 NAMED_KINDS: Final = ("Function", "FunctionVersion", "Alias", "EventInvokeConfig")
@@ -129,6 +130,13 @@ class UsesLayer(NamedTuple):
     layer: str
 
 
+class HasRole(NamedTuple):
+    """Of functions and versions in a namespace, by the last part of their role's ARN."""
+
+    namespace: str
+    role: str
+
+
 class OwnedBy(NamedTuple):
     """Of Deployments, by the Function object that their label names."""
 
@@ -143,8 +151,10 @@ def indexers(*, default_region: str) -> dict[str, Indexer]:
         yield Named(region_of(thing, default_region=default_region), function_of(thing))
         yield Within(thing["metadata"]["namespace"])
 
-    def with_layers(thing: Object) -> Iterable[Hashable]:
+    def configured(thing: Object) -> Iterable[Hashable]:
         yield from named(thing)
+        for spec in (thing["spec"], (thing.get("status") or {}).get("serving") or {}):
+            yield HasRole(thing["metadata"]["namespace"], role_name(spec.get("role") or DEFAULT_ROLE))
         for arn in layers_of(thing, default_region=default_region):
             tokens = arn.split(":")
             if len(tokens) == 8:
@@ -164,8 +174,8 @@ def indexers(*, default_region: str) -> dict[str, Indexer]:
             yield OwnedBy(thing["metadata"]["namespace"], owner)
 
     return {
-        "Function": with_layers,
-        "FunctionVersion": with_layers,
+        "Function": configured,
+        "FunctionVersion": configured,
         "Alias": named,
         "EventInvokeConfig": named,
         "LayerVersion": layer,
@@ -185,6 +195,11 @@ def region_of(thing: Object, *, default_region: str) -> str:
 def function_of(thing: Object) -> str:
     """The function's name that an object of NAMED_KINDS says."""
     return function_name(thing)
+
+
+def role_name(role: str) -> str:
+    """Of a role's ARN or name."""
+    return role.rpartition("/")[2]
 
 
 def layers_of(thing: Object, *, default_region: str) -> tuple[str, ...]:

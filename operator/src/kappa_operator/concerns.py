@@ -9,6 +9,7 @@ from kappa_crds.api import Object
 from kappa_operator.cache import (
     NAMED_KINDS,
     Cache,
+    HasRole,
     Named,
     Ref,
     UsesLayer,
@@ -16,6 +17,7 @@ from kappa_operator.cache import (
     function_of,
     ref_of,
     region_of,
+    role_name,
 )
 from kappa_operator.reconcile.roles import role_of
 
@@ -47,8 +49,9 @@ def concerned(cache: Cache, kind: str, before: Object | None, after: Object | No
             if owner:
                 yield Ref("Function", namespace, owner)
         case "ServiceAccount":
-            if (came_or_went or _role(before) != _role(after)) and (_role(before) or _role(after)):
-                yield from (ref_of("Function", each) for each in cache.lookup("Function", Within(namespace)))
+            if came_or_went or _role(before) != _role(after):
+                for role in {_role(before), _role(after)} - {None}:
+                    yield from _with_role(cache, namespace, str(role))
         case "NetworkPolicy":
             yield Ref("Namespace", "", namespace)
         case "Namespace":
@@ -71,6 +74,15 @@ def _around_layer(cache: Cache, thing: Object, *, default_region: str) -> Iterat
     for kind in ("Function", "FunctionVersion"):
         yield from (ref_of(kind, each) for each in cache.lookup(kind, UsesLayer(region, name)))
     yield from (ref_of("Layer", each) for each in cache.lookup("Layer", Named(region, name)))
+
+
+def _with_role(cache: Cache, namespace: str, role: str) -> Iterator[Ref]:
+    key = HasRole(namespace, role_name(role))
+    yield from (ref_of("Function", each) for each in cache.lookup("Function", key))
+    for version in cache.lookup("FunctionVersion", key):
+        owner = (version["metadata"].get("labels") or {}).get(labels.FUNCTION)
+        if owner:
+            yield Ref("Function", namespace, owner)
 
 
 def _inside(cache: Cache, namespace: str) -> Iterator[Ref]:

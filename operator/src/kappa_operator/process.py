@@ -130,6 +130,8 @@ class _Leader:
             enqueue=self._controller.enqueue,
             seconds=settings.resync_seconds,
         )
+        self._defined = False
+        """The API server knows every kind; before that there is nothing to watch, and no fault of this process."""
         self._pulse = Pulse(self._resync.paths, listed_again=self._resync.soon)
         metrics.gauge("kappa_operator_workqueue_depth", "Objects that wait for a worker.", lambda: self._controller.queue.depth)
         metrics.gauges(
@@ -140,6 +142,8 @@ class _Leader:
     async def run(self) -> None:
         """Until kopf ends, which it does on a signal or where it cannot go on."""
         await self._definitions()
+        self._pulse.begin()
+        self._defined = True
         others = [
             asyncio.create_task(self._controller.surroundings.run(), name="surroundings"),
             asyncio.create_task(self._controller.queue.run(), name="work"),
@@ -180,6 +184,8 @@ class _Leader:
 
     def silent(self) -> str | None:
         """Which watch has gone dead."""
+        if not self._defined:
+            return None
         for path, seconds in self._pulse.silence().items():
             if seconds > self._settings.silence_seconds:
                 return f"nothing has come on the watch of {path} for {seconds:.0f} s"

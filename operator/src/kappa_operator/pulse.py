@@ -45,6 +45,10 @@ class Pulse:
             if len(self._listed) == len(self._heard):
                 self.complete.set()
 
+    def begin(self) -> None:
+        """Silence counts from now."""
+        self._heard = dict.fromkeys(self._heard, asyncio.get_running_loop().time())
+
     def silence(self) -> dict[str, float]:
         """Seconds since something was heard, by path."""
         now = asyncio.get_running_loop().time()

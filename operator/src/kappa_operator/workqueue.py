@@ -129,6 +129,7 @@ class WorkQueue(Generic[K]):
             del self._ready[key]
             self._in_hand.add(key)
             try:
+                await asyncio.sleep(0)  # a reconcile with nothing to do never waits: thousands in a row would stop the loop
                 await self._take(key)
             finally:
                 self._in_hand.discard(key)

@@ -510,6 +510,26 @@ async def test_a_service_account_that_stands_for_the_role_is_used_instead_of_one
 
 
 @virtual
+async def test_a_service_account_that_somebody_annotates_later_is_taken_while_there_is_no_pod() -> None:
+    role = f"arn:aws:iam::{ACCOUNT}:role/orders"
+    async with running() as world:
+        world.function(role=role)
+        await world.settled()
+        world.controlled()
+        world.api.put(
+            "/api/v1/namespaces/shop/serviceaccounts",
+            {
+                "kind": "ServiceAccount",
+                "apiVersion": "v1",
+                "metadata": {"name": "theirs", "namespace": "shop", "annotations": {"lambda.kappa.dev/role": role}},
+            },
+        )
+        await world.settled()
+        (found,) = world.deployments()
+        assert found["spec"]["template"]["spec"]["serviceAccountName"] == "theirs"
+
+
+@virtual
 async def test_without_the_links_authority_nothing_starts_and_the_function_says_why() -> None:
     world = World()
     world.api.objects.pop("/api/v1/namespaces/kappa-system/secrets/kappa-link-tls")
