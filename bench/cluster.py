@@ -110,7 +110,7 @@ def measure_cold(report: Report, release: Release, *, quick: bool) -> None:
             found = re.search(r"Init Duration: ([0-9.]+) ms", base64.b64decode(answer["LogResult"]).decode())
             if found is not None:
                 inits.append(float(found[1]))
-            times = eventually(lambda: watch.since(begun), what="the watch has seen the pod")  # noqa: B023 - called at once
+            times = eventually(lambda: watch.since(begun), what="the watch has seen the pod") or {}  # noqa: B023 - called at once
             for name, key in zip(phases, ("there", "scheduled", "running"), strict=True):
                 if key in times:
                     phases[name].append((times[key] - begun) * 1000)
