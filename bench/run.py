@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from bench import cold, defined, enqueue, payloads, soak, start, warm
+from bench import cold, defined, enqueue, payloads, postgres, soak, start, warm
 from bench.report import Report
 
 
@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "payloads": payloads.measure,
     "defined": defined.measure,
     "enqueue": enqueue.measure,
+    "postgres": postgres.measure,
     "soak": soak.measure,
 }
 

@@ -1,8 +1,13 @@
 #!/bin/sh
-# Installs what tests need beside Python packages: the npm packages of every package-lock.json under tests/.
+# Installs what tests need beside Python packages: PostgreSQL, and the npm packages of every package-lock.json under tests/.
 # A lock whose packages are compiled (aws-lambda-ric) first gets the compiler and build tools as Debian packages. What cannot be
 # installed is said in one line and left out; the tests that need it then skip themselves. A stamp in node_modules makes it cheap.
 set -eu
+
+# The tests run servers of their own; the package brings the programs.
+if ! command -v postgres >/dev/null 2>&1 && ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
+    tools/apt.sh postgresql || echo "kappa: no PostgreSQL server: its tests are skipped"
+fi
 
 if ! npm --version >/dev/null 2>&1; then
     echo "kappa: no npm on PATH: tests with npm packages are skipped"
