@@ -222,6 +222,11 @@ class LinkClient:
             self._add(address).dialler.start()
 
     @property
+    def addresses(self) -> set[str]:
+        """The gateways that are linked or dialled."""
+        return set(self._gateways)
+
+    @property
     def complete(self) -> bool:
         """Whether there are gateways and all of them are linked."""
         return 0 < len(self._gateways) == self._linked
