@@ -404,6 +404,27 @@ async def test_a_worker_that_stops_puts_down_what_it_has_in_hand() -> None:
 
 
 @virtual
+async def test_a_worker_at_rest_finishes_what_it_has_in_hand_and_begins_nothing_more() -> None:
+    world = World()
+
+    async def run(_: Event) -> Answer:
+        await asyncio.sleep(60)
+        return ok()
+
+    world.runs = run
+    await world.queue.enqueue(event("e"))
+    async with world.working() as worker:
+        await asyncio.sleep(5)
+        worker.rest()
+        await world.queue.enqueue(event("later"))
+        await worker.at_rest()
+        assert round(asyncio.get_running_loop().time()) == 60
+    assert world.ended("done") == 1
+    assert [name for _, name in world.seen] == ["e"]
+    assert await world.queue.find("later") is not None
+
+
+@virtual
 async def test_whoever_lost_the_lease_does_not_record_the_end(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from control_plane import ControlPlane, arn, asynchronous, digest, settling
@@ -13,8 +14,11 @@ from kappa_core.errors import InvalidParameterValueException, ResourceConflictEx
 from kappa_core.names import FunctionName
 from kappa_core.ports.blobs import BlobNotFound
 from kappa_core.ports.store import ResourceStore
-from kappa_core.resources import AccountId, Function, Key, Kind, Region, Resource
+from kappa_core.resources import AccountId, Configuration, Function, FunctionVersion, Key, Kind, Region, Resource
 from kappa_core.rules.resolve import resolve
+from kappa_gateway.operations.locks import KeyedLocks
+from kappa_gateway.operations.preparing import Unready
+from kappa_gateway.operations.settle import PASSING_SECONDS, Settler
 
 KEY = Key("Function", AccountId("123456789012"), Region("eu-central-1"), "hello")
 
@@ -281,3 +285,112 @@ async def test_what_another_process_changes_is_settled_too() -> None:
         assert await ours.settler.await_settled(KEY, 5)
         assert (await ours.configuration())["State"] == "Active"
     await theirs.settler.stop()
+
+
+# -- several gateways, one of which settles --------------------------------------------------------------------------------
+class Prepared:
+    """A preparation that tests let fail."""
+
+    def __init__(self) -> None:
+        self.failure: Unready | None = None
+        self.asked = 0
+
+    async def prepare(self, resource: Function | FunctionVersion, /) -> Configuration:
+        self.asked += 1
+        if self.failure is not None:
+            raise self.failure
+        return resource.configuration
+
+
+async def plane_without_settler() -> ControlPlane:
+    """One whose own settler has stopped: another gateway settles."""
+    plane = ControlPlane()
+    await plane.settler.stop()
+    return plane
+
+
+def settler_of(plane: ControlPlane, prepared: Prepared, **options: Any) -> Settler:
+    return Settler(store=plane.memory, preparation=prepared, locks=KeyedLocks(), **options)
+
+
+@asynchronous
+async def test_a_gateway_that_does_not_hold_settles_nothing_until_it_takes_over() -> None:
+    plane, prepared, holds = await plane_without_settler(), Prepared(), False
+    settler = settler_of(plane, prepared, holds=lambda: holds)
+    running = asyncio.create_task(settler.run())
+    await plane.create(settle=False)
+    settler.changed(KEY)
+    await settler.idle()
+    assert prepared.asked == 0
+    waiting = asyncio.create_task(settler.await_settled(KEY, 5))
+    holds = True
+    settler.take_over()
+    assert await waiting
+    assert (await stored(plane)).status.state == "Active"
+    await settler.stop()
+    running.cancel()
+
+
+@asynchronous
+async def test_code_that_was_taken_in_is_part_of_what_is_written() -> None:
+    class TakesIn(Prepared):
+        async def prepare(self, resource: Function | FunctionVersion, /) -> Configuration:
+            taken = msgspec.structs.replace(resource.configuration.code, source="inline")
+            return msgspec.structs.replace(resource.configuration, code=taken)
+
+    plane = await plane_without_settler()
+    settler = settler_of(plane, TakesIn())
+    await plane.create(settle=False)
+    settler.changed(KEY)
+    await settler.idle()
+    function = await stored(plane)
+    assert function.configuration.code.source == "inline"
+    assert function.status.serving == function.configuration
+    await settler.stop()
+
+
+@asynchronous
+async def test_a_failure_that_may_pass_is_looked_at_again_and_one_that_will_not_is_left() -> None:
+    slept: list[float] = []
+    later = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await later.wait()
+
+    plane, prepared = await plane_without_settler(), Prepared()
+    prepared.failure = Unready("The ConfigMap is not there.", "InvalidZipFileException", passing=True)
+    settler = settler_of(plane, prepared, sleep=sleep)
+    await plane.create(settle=False)
+    settler.changed(KEY)
+    await settler.idle()
+    assert (await stored(plane)).status.state_reason == "The ConfigMap is not there."
+    prepared.failure = None
+    later.set()
+    assert await settler.await_settled(KEY, 5)
+    while (await stored(plane)).status.state != "Active":
+        await asyncio.sleep(0)
+    assert slept == [PASSING_SECONDS]
+    prepared.failure = Unready("It is no archive.", "InvalidZipFileException")
+    await plane("UpdateFunctionConfiguration", FunctionName="hello", Description="x")
+    settler.changed(KEY)
+    await settler.idle()
+    assert slept == [PASSING_SECONDS]
+    await settler.stop()
+
+
+@asynchronous
+async def test_where_owner_references_collect_nothing_is_deleted_here() -> None:
+    plane = ControlPlane()
+    await plane.create()
+    await plane("PublishVersion", FunctionName="hello")
+    await plane.settler.idle()
+    function = await stored(plane)
+    await plane.memory.delete(function.key)
+    settler = settler_of(plane, Prepared(), collects=False)
+    settler.take_over()
+    version = Key("FunctionVersion", KEY.account, KEY.region, "hello", "1")
+    settler.changed(version)
+    await settler.idle()
+    assert await plane.memory.get(version) is not None
+    await settler.stop()

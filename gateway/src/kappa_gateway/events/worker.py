@@ -115,6 +115,7 @@ class Worker:
         self._in_hand: dict[int, _InHand] = {}
         """By the queue's number of the event."""
         self._woken = asyncio.Event()
+        self._resting = False
         self._stirred = True
         """Whether anything happened since the gauges were read."""
         self._silent_until = 0.0
@@ -133,6 +134,16 @@ class Worker:
             parts.create_task(self._observe(), name="observe the queue")
             parts.create_task(self._expire(), name="expire dead letters")
 
+    def rest(self) -> None:
+        """Lease nothing more; what is in hand goes on."""
+        self._resting = True
+        self._woken.set()
+
+    async def at_rest(self) -> None:
+        """Returns when nothing is in hand any more, after :meth:`rest`."""
+        while tasks := [each.task for each in self._in_hand.values() if each.task is not None]:
+            await asyncio.wait(tasks)
+
     async def close(self) -> None:
         """Put down what is in hand: it is due again at once, for whoever works next. Call it when :meth:`run` has ended."""
         in_hand = list(self._in_hand.values())
@@ -145,7 +156,7 @@ class Worker:
 
     # -- leases ----------------------------------------------------------------------------------------------------
     async def _lease_forever(self) -> None:
-        while True:
+        while not self._resting:
             self._woken.clear()
             next_due: int | None = None
             if self._slots.free > 0:

@@ -10,6 +10,7 @@ requests; what only one may do begins and ends with its term.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import random
@@ -314,8 +315,17 @@ class ClusterGateway:
     def leave(self) -> None:
         """Told to stop: no new requests, the scaler and idle environments to other gateways; what runs here goes on. Idempotent."""
         self._unready = LEAVING
+        if self._events is not None:
+            self._events.worker.rest()
         self.links.leave()
         self._election.cancel()  # gives the Lease up
+
+    async def finish(self, seconds: float, /) -> None:
+        """After :meth:`leave`, for as long as ``seconds``: let asynchronous events that run here end. What does not is run elsewhere."""
+        if self._events is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._events.worker.at_rest()
 
     async def close(self) -> None:
         """Stop everything, in the reverse order of its start. Idempotent."""

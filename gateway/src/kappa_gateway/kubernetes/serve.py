@@ -41,14 +41,23 @@ async def _serve(settings: ClusterSettings, listener: socket.socket) -> None:
     try:
         gateway = await ClusterGateway.open(settings, api)
         try:
+            loop = asyncio.get_running_loop()
+            left_at: list[float] = []
+
+            def leave() -> None:
+                left_at.append(loop.time())
+                gateway.leave()
+
             server = Server(
                 gateway.application,
                 quick=gateway.quick,
                 graceful_seconds=max(1, round(settings.drain_seconds)),
                 on_listening=gateway.load_control_plane,
-                on_stopping=gateway.leave,
+                on_stopping=leave,
             )
             await server.serve(sockets=[listener])
+            if left_at and not server.force_exit:
+                await gateway.finish(settings.drain_seconds - (loop.time() - left_at[0]))
         finally:
             with contextlib.suppress(asyncio.CancelledError):
                 await gateway.close()
