@@ -156,10 +156,17 @@ class DeploymentsTwin:
         self.faults("patch", path)
         (plural, name), obj = self._at(path)
         self.writes.append(("json", f"{plural}/{name}", operations))
-        test, replace = operations
-        if obj["spec"]["replicas"] != test["value"]:
-            raise Invalid("testing value /spec/replicas failed: test failed")
-        return copy.deepcopy(self._put(plural, {**obj, "spec": {"replicas": replace["value"]}}, "MODIFIED"))
+        test, add = operations
+        replicas = obj["spec"]["replicas"]
+        scale = {"spec": {"replicas": replicas} if replicas else {}}  # as the API server's, which leaves a zero out
+        found: Any = scale
+        for part in test["path"].split("/")[1:]:
+            if part not in found:
+                raise Invalid(f"test operation for path {test['path']} failed: missing path")
+            found = found[part]
+        if found != test["value"]:
+            raise Invalid(f"testing value {test['path']} failed: test failed")
+        return copy.deepcopy(self._put(plural, {**obj, "spec": {"replicas": add["value"]}}, "MODIFIED"))
 
     async def delete(self, path: str, *, uid: str | None = None) -> Object:
         self.faults("delete", path)

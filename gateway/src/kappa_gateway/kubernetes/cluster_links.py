@@ -42,6 +42,8 @@ LEASE_SECONDS: Final = 8.0
 would have a slow API server move the scaler about; cold starts wait meanwhile, nothing else does."""
 ENDPOINTS_SECONDS: Final = 2.0
 GREETED_SECONDS: Final = 10.0
+WATCH_SECONDS: Final = 0.5
+"""How often a gateway that leaves looks who holds the scaler."""
 
 logger = logging.getLogger("kappa.scaler")
 
@@ -68,6 +70,8 @@ class ClusterLinks:
         self.causes: dict[str, str] = {}
         """By revision: why its environments cannot be started, as far as this gateway knows."""
         self._settings = settings
+        self._identity = f"{settings.pod_name}@{settings.link_address.partition(':')[2]}"
+        """In the Lease."""
         self._api = api
         self._tls = tls
         self._identities = Identities(api, namespace=settings.namespace, account=settings.service_account)
@@ -78,11 +82,12 @@ class ClusterLinks:
         self._provider: DeploymentProvider | None = None
         self._endings: set[asyncio.Task[None]] = set()
         self._changes: Changes | None = None
+        self._watching: asyncio.Task[None] | None = None
         self.election = Election(
             api,
             namespace=settings.namespace,
             name=LEASE,
-            identity=f"{settings.pod_name}@{settings.link_address.partition(':')[2]}",
+            identity=self._identity,
             field_manager=names.GATEWAY_MANAGER,
             lease_seconds=LEASE_SECONDS,
             changed=self._changed,
@@ -163,12 +168,18 @@ class ClusterLinks:
             logger.warning("nobody can say which function pods there are: %s", error)
 
     def leave(self) -> None:
-        """This gateway stops soon: idle environments park elsewhere, what is in flight ends here. Cancel :meth:`run` as well."""
+        """This gateway stops soon: idle environments park elsewhere, what is in flight ends here. Cancel :meth:`run` as well: it
+        takes part in no election any more, but who waits here is still served by whoever holds the scaler."""
         self.port.leave()
+        if self._watching is None:
+            self._watching = asyncio.ensure_future(self._watch_holder())
 
     async def close(self) -> None:
         """End every connection. Scales nothing down. Idempotent."""
         self._stand_down()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         if self._changes is not None:
             await self._changes.close()
         await self._links.close()
@@ -181,8 +192,25 @@ class ClusterLinks:
         if standing.mine:
             self._term = asyncio.ensure_future(self._lead(standing.epoch))
         else:
-            address = standing.holder.partition("@")[2]
-            self._links.follow(f"tls:{address}" if address else "")
+            self._follow(standing.holder)
+
+    def _follow(self, holder: str) -> None:
+        """``holder`` is an identity in the Lease: ``<pod>@<address>``."""
+        address = holder.partition("@")[2]
+        self._links.follow(f"tls:{address}" if address else "")
+
+    async def _watch_holder(self) -> None:
+        path = api_path("coordination.k8s.io/v1", "leases", namespace=self._settings.namespace, name=LEASE)
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                lease = await self._api.get(path)
+            except ApiError as error:
+                logger.warning("nobody can say who holds the scaler: %s", error)
+                continue
+            holder = (lease.get("spec") or {}).get("holderIdentity") or ""
+            if holder != self._identity:
+                self._follow(holder)
 
     def _stand_down(self) -> None:
         term, self._term = self._term, None

@@ -450,14 +450,18 @@ class DeploymentProvider:
             self._later(revision, CONDEMNED_SECONDS)
 
     async def _raise(self, revision: Revision, deployment: DeploymentState, number: int) -> None:
+        before = deployment.replicas
+        # A Scale with no replicas says nothing of them.
         operations: list[Object] = [
-            {"op": "test", "path": "/spec/replicas", "value": deployment.replicas},
-            {"op": "replace", "path": "/spec/replicas", "value": number},
+            {"op": "test", "path": "/spec/replicas", "value": before} if before else {"op": "test", "path": "/spec", "value": {}},
+            {"op": "add", "path": "/spec/replicas", "value": number},
         ]
         try:
             scale = await self._api.json_patch(_scale_path(deployment), operations, field_manager=names.GATEWAY_MANAGER)
         except Invalid:
             scale = await self._api.get(_scale_path(deployment))
+            if _replicas_of(scale) == before:
+                raise  # it is not that somebody else was faster
             revision.again = True
         except Forbidden as error:
             self._give_up(revision, list(revision.pending), f"the gateway may not scale its Deployment: {error}")
@@ -485,7 +489,7 @@ class DeploymentProvider:
         current = revision.deployment
         version = scale["metadata"]["resourceVersion"]
         if current is not None and current.uid == deployment.uid and _newer(version, current.resource_version):
-            number = int((scale.get("spec") or {}).get("replicas") or 0)
+            number = _replicas_of(scale)
             revision.deployment = DeploymentState(
                 current.namespace, current.name, current.uid, version, current.revision, number, current.failure
             )
@@ -533,6 +537,10 @@ class DeploymentProvider:
 
 def _scale_path(deployment: DeploymentState) -> str:
     return api_path("apps/v1", "deployments", namespace=deployment.namespace, name=deployment.name, subresource="scale")
+
+
+def _replicas_of(scale: Object) -> int:
+    return int((scale.get("spec") or {}).get("replicas") or 0)
 
 
 def _pod_path(pod: Pod) -> str:
