@@ -72,6 +72,7 @@ from kappa_gateway.stores.announced import AnnouncedStore
 from kappa_gateway.stores.postgres import Postgres
 from kappa_gateway.stores.postgres_blobs import PostgresBlobStore
 from kappa_gateway.stores.postgres_queue import PostgresEventQueue
+from kappa_gateway.stores.s3_blobs import S3BlobSettings, S3BlobStore
 
 _log = logging.getLogger(__name__)
 
@@ -192,12 +193,12 @@ class ClusterGateway:
             queue = self._queue = await PostgresEventQueue.open(postgres, bounds=Bounds(total_bytes=settings.async_queue_bytes))
             self._closers.append(queue.close)
             self._events = AsyncEvents(queue, settings, clock_ms=queue.clock_ms)
+        cache = settings.cache_dir / "archives"
         if settings.blobs_s3_bucket is not None:
-            raise SettingsError("KAPPA_BLOBS_S3_BUCKET: code in S3 is not supported by this version; set KAPPA_POSTGRES_DSN")
-        if postgres is not None:
-            self.blobs = await PostgresBlobStore.open(
-                postgres, cache=settings.cache_dir / "archives", cache_bytes=settings.cache_bytes
-            )
+            bucket = _bucket(settings, settings.blobs_s3_bucket)
+            self.blobs = await S3BlobStore.open(bucket, cache=cache, cache_bytes=settings.cache_bytes)
+        elif postgres is not None:
+            self.blobs = await PostgresBlobStore.open(postgres, cache=cache, cache_bytes=settings.cache_bytes)
         self._closers.append(self.blobs.close)
 
     def _make_callers(self) -> None:
@@ -452,6 +453,18 @@ def _signing_key(settings: ClusterSettings) -> bytes:
     if len(key) < SIGNING_KEY_BYTES:
         raise SettingsError(f"KAPPA_SIGNING_KEY_FILE: {settings.signing_key_file} has less than {SIGNING_KEY_BYTES} bytes")
     return key
+
+
+def _bucket(settings: ClusterSettings, name: str) -> S3BlobSettings:
+    secret = settings.blobs_s3_secret_access_key
+    return S3BlobSettings(
+        bucket=name,
+        region=settings.blobs_s3_region or settings.region,
+        prefix=settings.blobs_s3_prefix,
+        endpoint=settings.blobs_s3_endpoint,
+        access_key_id=settings.blobs_s3_access_key_id,
+        secret_access_key=None if secret is None else secret.get_secret_value(),
+    )
 
 
 def _epoch_ms() -> int:
