@@ -14,7 +14,7 @@ JOBS ?= auto
 TESTS ?= tests/unit tests/contract tests/runtime tests/integration
 CLUSTER_TESTS ?= tests/cluster
 
-.PHONY: help dev test fixtures lint format docs bench bench-quick bench-cluster test-cluster lock clean
+.PHONY: help dev test fixtures lint format docs bench bench-quick chaos bench-cluster test-cluster lock clean
 
 help:
 	@echo "make dev           install Kappa into .venv and serve the Lambda API on http://127.0.0.1:9000"
@@ -23,6 +23,7 @@ help:
 	@echo "make format        let ruff rewrite what it can"
 	@echo "make docs          write the pages that are made from the code"
 	@echo "make bench         measure against the budgets (ARGS=\"--only warm --quick\" chooses)"
+	@echo "make chaos         100,000 asynchronous events under kill -9 (ARGS=\"--events 5000 --every 2\")"
 	@echo "make test-cluster  the Kubernetes suite"
 	@echo "make cluster-images  build the images and put them where the current cluster finds them"
 	@echo "make lock          resolve requirements/*.txt again"
@@ -64,6 +65,9 @@ bench-cluster: $(STAMPS)/dev
 
 bench-quick: $(STAMPS)/dev
 	@PYTHONPATH=tests/support $(BIN)/python -m bench.run --quick $(ARGS)
+
+chaos: $(STAMPS)/dev
+	@PYTHONPATH=tests/support $(BIN)/python -m chaos $(ARGS)
 
 # The cluster suite: any cluster that KUBECONFIG names; it installs the chart into a namespace of its own and leaves nothing behind.
 test-cluster: $(STAMPS)/dev cluster-images

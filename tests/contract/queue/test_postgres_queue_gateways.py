@@ -6,11 +6,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
 
+import queue_process
 from kappa_core.ports.queue import Bounds, Dead, LeaseLost, QueueFull
 from kappa_core.ports.store import StoreUnavailable
 from kappa_gateway.stores.postgres import Postgres
@@ -148,6 +151,56 @@ async def check(queue: PostgresEventQueue, said: Said) -> None:
     assert not left & set(said.done)
     assert left <= said.accepted | said.unsure
     assert all((one.depth, one.depth_bytes, one.dead) == (0, 0, 0) for one in await queue.stats())
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_after_kill_9_of_gateways_and_crashes_of_the_server_every_event_is_where_it_was_acknowledged_to_be(
+    postgres_server: PostgresServer, postgres_dsn: str, seed: int
+) -> None:
+    dice = random.Random(seed)
+    said: list[tuple[str, str]] = []
+    for life in range(3):
+        commands = [[sys.executable, queue_process.__file__, postgres_dsn, f"life{life}-{twin}"] for twin in range(2)]
+        twins = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+        for turn, twin in enumerate(twins):
+            assert twin.stdout is not None
+            lines = [twin.stdout.readline() for _ in range(dice.randrange(50, 300))]
+            if turn == 0:
+                postgres_server.restart()
+            twin.kill()
+            lines += [line for line in twin.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
+            twin.wait()
+            twin.stdout.close()
+            for line in lines:
+                what, name = line.split()
+                said.append((what, name))
+    asyncio.run(look_for(said, postgres_dsn))
+    waiting = "SELECT count(*) || ' ' || coalesce(sum(size), 0) FROM kappa.events WHERE killed_ms IS NULL"
+    books = "SELECT sum(depth) || ' ' || sum(bytes) FROM kappa.books"
+    assert postgres_server.execute(waiting, dsn=postgres_dsn) == postgres_server.execute(books, dsn=postgres_dsn)
+
+
+async def look_for(said: list[tuple[str, str]], dsn: str) -> None:
+    accepted = [name for what, name in said if what == "in"]
+    done = [name for what, name in said if what == "done"]
+    dead = {name for what, name in said if what == "dead"}
+    unsure = {name for what, name in said if what == "unsure"}
+    assert len(accepted) > 100
+    assert len(done) == len(set(done))
+    assert not {name for what, name in said if what == "lost"} - unsure
+    gone = 0
+    async with gateway(dsn) as queue:
+        for name in accepted:
+            found = await queue.find(name)
+            if name in done:
+                assert found is None
+            elif name in dead:
+                assert isinstance(found, Dead)
+            elif found is None:
+                gone += name not in unsure
+            else:
+                assert found.event.payload.startswith(name.encode())
+    assert gone <= 12  # their acknowledgement was under way: of the two consumers of each of six processes
 
 
 def test_gateways_that_lease_at_once_share_what_is_due_and_miss_nothing(postgres_dsn: str) -> None:
