@@ -63,10 +63,8 @@ class World:
 
     # -- what people and gateways do -----------------------------------------------------------------------------------
     def namespace(self, name: str, *, account: str = "") -> None:
-        notes = {"lambda.kappa.dev/account-id": account} if account else {}
-        self.api.put(
-            "/api/v1/namespaces", {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name, "annotations": notes}}
-        )
+        marks = {"lambda.kappa.dev/account-id": account} if account else {}
+        self.api.put("/api/v1/namespaces", {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name, "labels": marks}})
 
     def resource(self, kind: str, name: str, spec: Object, *, namespace: str = "shop", **metadata: Any) -> Object:
         plural = {

@@ -106,8 +106,4 @@ def _served_as(thing: Object | None) -> object:
     if thing is None:
         return None
     metadata = thing["metadata"]
-    return (
-        (metadata.get("annotations") or {}).get(labels.ACCOUNT_ID),
-        (metadata.get("labels") or {}).get(labels.ACCOUNT_ID),
-        metadata.get("deletionTimestamp"),
-    )
+    return (metadata.get("labels") or {}).get(labels.ACCOUNT_ID), metadata.get("deletionTimestamp")

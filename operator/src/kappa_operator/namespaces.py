@@ -1,6 +1,6 @@
 """Which namespaces are served, and what each of them needs before functions can run in it.
 
-A namespace is an account: the one in its annotation (or label) ``lambda.kappa.dev/account-id``, or 000000000000 for the default one.
+A namespace is an account: the one in its label ``lambda.kappa.dev/account-id``, or 000000000000 for the default one.
 In a served namespace with functions there is the NetworkPolicy of their pods and the ConfigMap with the authority of the gateways'
 certificates, both made before the first Deployment is.
 """
@@ -46,10 +46,7 @@ class Accounts:
         thing = self._cache.get(Ref("Namespace", "", namespace))
         if thing is None or thing["metadata"].get("deletionTimestamp") or (self._only and namespace not in self._only):
             return None
-        metadata = thing["metadata"]
-        given = (metadata.get("annotations") or {}).get(labels.ACCOUNT_ID) or (metadata.get("labels") or {}).get(
-            labels.ACCOUNT_ID
-        )
+        given: str | None = (thing["metadata"].get("labels") or {}).get(labels.ACCOUNT_ID)
         if given is None:
             return DEFAULT_ACCOUNT if namespace == self._default else None
         return given if re.fullmatch(r"[0-9]{12}", given) else None

@@ -28,7 +28,7 @@ from kappa_operator.workqueue import Later
 from kappa_operator.writer import Writer
 
 _NOT_SERVED: Final = not_ready(
-    "NamespaceNotServed", f"the namespace has no account: annotate it with {labels.ACCOUNT_ID}, twelve digits"
+    "NamespaceNotServed", f"the namespace has no account: label it {labels.ACCOUNT_ID} with twelve digits"
 )
 
 log = logging.getLogger(__name__)

@@ -235,7 +235,7 @@ async def test_nothing_is_made_in_a_namespace_that_is_being_deleted() -> None:
                 "apiVersion": "v1",
                 "metadata": {
                     "name": "shop",
-                    "annotations": {"lambda.kappa.dev/account-id": ACCOUNT},
+                    "labels": {"lambda.kappa.dev/account-id": ACCOUNT},
                     "deletionTimestamp": "2026-01-01T00:00:00Z",
                 },
             },
