@@ -81,6 +81,8 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     dns_cidrs: tuple[str, ...] = ()
     cluster_cidrs: tuple[str, ...] = ()
     """Pods, Services and nodes: never reached, public or not."""
+    families: frozenset[int] = frozenset((4, 6))
+    """Versions of IP that pods have addresses of."""
     allowed: tuple[Egress, ...] = ()
 
 
@@ -144,6 +146,11 @@ class Settings(BaseSettings):
     cluster_cidrs: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Networks of pods, Services and nodes outside the private ranges; functions never reach them."
     )
+    pod_ips: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="This pod's addresses, comma separated: policies speak of the versions of IP among them, of both where none is "
+        "given. Network plugins without IPv6 refuse rules about it.",
+    )
     allowed_egress: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Further addresses that functions may reach: CIDR or CIDR:port, comma separated."
     )
@@ -172,6 +179,7 @@ class Settings(BaseSettings):
         "dns_ports",
         "dns_cidrs",
         "cluster_cidrs",
+        "pod_ips",
         "allowed_egress",
         mode="before",
     )
@@ -236,6 +244,7 @@ class Settings(BaseSettings):
             dns_ports=self.dns_ports,
             dns_cidrs=self.dns_cidrs,
             cluster_cidrs=self.cluster_cidrs,
+            families=frozenset(ipaddress.ip_address(each).version for each in self.pod_ips) or frozenset((4, 6)),
             allowed=tuple(parse_egress(each) for each in self.allowed_egress),
         )
 

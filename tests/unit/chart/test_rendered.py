@@ -39,6 +39,7 @@ PLACEHOLDERS = {
     "<metadata.name>": "kappa-gateway-0",
     "<metadata.namespace>": NAMESPACE,
     "<status.podIP>": "10.1.2.3",
+    "<status.podIPs>": "10.1.2.3,fd00::3",
     "<database/url>": "postgresql://there",
 }
 

@@ -95,6 +95,21 @@ def test_it_is_for_function_pods_alone_and_lets_nobody_in() -> None:
     assert "ingress" not in spec
 
 
+@pytest.mark.parametrize(
+    ("pod_ips", "blocks"),
+    [
+        pytest.param("", ["0.0.0.0/0", "::/0"], id="unknown"),
+        pytest.param("10.1.2.3", ["0.0.0.0/0"], id="IPv4"),
+        pytest.param("fd00::3", ["::/0"], id="IPv6"),
+        pytest.param("10.1.2.3,fd00::3", ["0.0.0.0/0", "::/0"], id="both"),
+    ],
+)
+def test_public_addresses_are_named_in_the_versions_of_ip_that_pods_have(pod_ips: str, blocks: list[str]) -> None:
+    policy = network_policy("shop", settings=load(pod_ips=pod_ips).network, api_server=["203.0.113.7"])
+    found = [peer["ipBlock"]["cidr"] for rule in policy["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer]
+    assert [cidr for cidr in found if cidr.endswith("/0")] == blocks
+
+
 def test_every_exception_lies_inside_its_block_as_the_api_server_demands() -> None:
     for rule in policy(cluster_cidrs="198.51.100.0/24,2001:db8:1::/48")["spec"]["egress"]:
         for peer in rule["to"]:

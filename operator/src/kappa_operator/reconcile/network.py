@@ -7,7 +7,7 @@ and in IPv6 that translates to IPv4. The metadata address of clouds is reached i
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Final
 
 from kappa_crds import labels
@@ -52,7 +52,7 @@ def network_policy(namespace: str, *, settings: NetworkSettings, api_server: Seq
             "to": [_pods(settings.release_namespace, settings.gateway_labels)],
             "ports": [{"port": port, "protocol": "TCP"} for port in settings.gateway_ports],
         },
-        {"to": _public([*settings.cluster_cidrs, *api_server])},
+        {"to": _public([*settings.cluster_cidrs, *api_server], families=settings.families)},
         *(_allowed(each) for each in settings.allowed),
     ]
     return {
@@ -67,15 +67,20 @@ def network_policy(namespace: str, *, settings: NetworkSettings, api_server: Seq
     }
 
 
-def _public(excluded: Iterable[str]) -> list[Object]:
+def _public(excluded: Iterable[str], *, families: Set[int]) -> list[Object]:
     further = [ipaddress.ip_network(each) for each in excluded]
     private_4 = [*_NOT_PUBLIC_4, *(each for each in further if isinstance(each, ipaddress.IPv4Network))]
     private_6 = [*_NOT_PUBLIC_6, *(each for each in further if isinstance(each, ipaddress.IPv6Network))]
     private_6 += [
         ipaddress.IPv6Network((int(_TRANSLATED) + int(each.network_address), 96 + each.prefixlen)) for each in private_4
     ]
-    blocks = (("0.0.0.0/0", ipaddress.collapse_addresses(private_4)), ("::/0", ipaddress.collapse_addresses(private_6)))
-    return [{"ipBlock": {"cidr": cidr, "except": [str(each) for each in but]}} for cidr, but in blocks]
+    blocks = (
+        (4, "0.0.0.0/0", ipaddress.collapse_addresses(private_4)),
+        (6, "::/0", ipaddress.collapse_addresses(private_6)),
+    )
+    return [
+        {"ipBlock": {"cidr": cidr, "except": [str(each) for each in but]}} for version, cidr, but in blocks if version in families
+    ]
 
 
 def _allowed(egress: Egress) -> Object:
