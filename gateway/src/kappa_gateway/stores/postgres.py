@@ -25,8 +25,8 @@ from kappa_gateway.stores.postgres_schema import Migration, migrate, migrations
 
 _log = logging.getLogger(__name__)
 
-CONNECTIONS: Final = 8
-"""At most, of one gateway; one more listens. PostgreSQL's own default is 100 in all."""
+CONNECTIONS: Final = 10
+"""At most, of one gateway; one more listens. The stores ask for fewer at once, so nobody waits. PostgreSQL's default is 100 in all."""
 CONNECT_SECONDS: Final = 3.0
 STATEMENT_SECONDS: Final = 10.0
 """After which a statement is cancelled, where the caller does not say otherwise."""

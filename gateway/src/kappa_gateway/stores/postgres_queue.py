@@ -10,6 +10,7 @@ they take in within that second. Nothing is refused for want of room before the 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self, TypeVar
@@ -31,6 +32,8 @@ SLICE: Final = 2_000
 BATCH_BYTES: Final = 8 * 1024 * 1024
 """Payloads that one statement carries, where there is more than one."""
 BOOKS_SECONDS: Final = 1.0
+LOOKING: Final = 2
+"""Connections for what people and metrics ask, which may take long; the five others are for events."""
 _CONTENDED_MS: Final = 5
 """After which a gateway looks again that found everything due in the hands of others."""
 _ATTEMPTS: Final = 5
@@ -53,6 +56,7 @@ class PostgresEventQueue:
         self._acks = Gathering[Lease, None](self._ack)
         self._words = Gathering[rows.Word, None](self._say)
         self._deaths = Gathering[rows.Death, None](self._kill)
+        self._looking = asyncio.Semaphore(LOOKING)
         self._closed = False
 
     @classmethod
@@ -118,10 +122,10 @@ class PostgresEventQueue:
         await self._deaths(rows.Death(lease, reason, detail))
 
     async def find(self, event_id: str, /) -> Waiting | Dead | None:
-        return await self._run(lambda connection: rows.find(connection, event_id))
+        return await self._look(lambda connection: rows.find(connection, event_id))
 
     async def dead_letters(self, function_uid: str, /, *, after: str = "", limit: int = 100) -> list[Dead]:
-        return await self._run(lambda connection: rows.dead_letters(connection, function_uid, after=after, limit=limit))
+        return await self._look(lambda connection: rows.dead_letters(connection, function_uid, after=after, limit=limit))
 
     async def redrive(self, function_uid: str, /, *, event_id: str = "") -> int:
         redriven = await self._sliced(
@@ -145,7 +149,7 @@ class PostgresEventQueue:
             await rows.add_up(connection)
             return await rows.stats(connection)
 
-        return await self._run(work)
+        return await self._look(work)
 
     async def close(self) -> None:
         """Finish what is under way; the connections stay open. Idempotent."""
@@ -195,10 +199,15 @@ class PostgresEventQueue:
     async def _sliced(self, work: Callable[[Any], Awaitable[int]]) -> int:
         total = 0
         while True:
-            done = await self._run(work)
+            done = await self._look(work)
             total += done
             if done < SLICE:
                 return total
+
+    async def _look(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        self._check_open()
+        async with self._looking:
+            return await self._run(work)
 
     async def _run(self, work: Callable[[Any], Awaitable[T]]) -> T:
         async with self._postgres.connection() as connection:
