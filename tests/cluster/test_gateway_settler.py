@@ -127,3 +127,22 @@ def test_the_settler_goes_on_after_a_restart(gateway: ClusterGatewayProcess) -> 
     apply(gateway, "while-away", {"inline": INLINE})
     gateway.start()
     assert settled(gateway, "while-away")["state"] == "Active"
+
+
+def test_a_layer_of_a_config_map_becomes_a_version_that_functions_use(gateway: ClusterGatewayProcess) -> None:
+    cluster, namespace = gateway.cluster, gateway.functions
+    cluster.kubectl("create", "configmap", "base-content", "--from-literal=shared.py=VALUE = 1", namespace=namespace)
+    layer = {"apiVersion": "lambda.kappa.dev/v1alpha1", "kind": "Layer", "metadata": {"name": "base"}}
+    cluster.apply({**layer, "spec": {"content": {"configMap": {"name": "base-content"}}}}, namespace=namespace)
+
+    def published() -> int:
+        found = cluster.get("layers.lambda.kappa.dev", "base", namespace=namespace) or {}
+        return int((found.get("status") or {}).get("version", 0))
+
+    assert eventually(published, what="the layer is published", seconds=30) == 1
+    listed = gateway.client().list_layer_versions(LayerName="base")["LayerVersions"]
+    assert [each["Version"] for each in listed] == [1]
+    apply(gateway, "layered", {"inline": INLINE}, layers=["base:1"])
+    assert settled(gateway, "layered")["state"] == "Active"
+    apply(gateway, "unlayered", {"inline": INLINE}, layers=["base:7"])
+    assert "does not exist" in settled(gateway, "unlayered")["stateReason"]

@@ -27,6 +27,7 @@ from kappa_core.ports.logs import LogEvent, LogGroup
 from kappa_core.ports.queue import Bounds
 from kappa_core.resources import AccountId, Key, Region
 from kappa_core.spec import VersionSpec
+from kappa_crds import names
 from kappa_crds.api import KubernetesApi, Object, api_path
 from kappa_crds.watching import ChangeType, Informer
 from kappa_gateway.asgi import Application, Gateway
@@ -48,6 +49,7 @@ from kappa_gateway.kubernetes.bearer import ClusterAuthenticator
 from kappa_gateway.kubernetes.cluster_links import ClusterLinks
 from kappa_gateway.kubernetes.code_download import Download
 from kappa_gateway.kubernetes.code_sources import CodeSources
+from kappa_gateway.kubernetes.layer_publishing import LayerPublisher
 from kappa_gateway.kubernetes.permissions import Permissions
 from kappa_gateway.kubernetes.places import Places
 from kappa_gateway.kubernetes.preparing import ClusterPreparation
@@ -243,6 +245,19 @@ class ClusterGateway:
         self._closers.append(self._intake.close)
         public = None if settings.code_from_private_addresses else PublicAddresses(private=settings.cluster_cidrs)
         download = Download(addresses=public, limit=settings.limits.unzipped_bytes)
+        sources = CodeSources(api=self._api, intake=self._intake, download=download)
+        self._layers = LayerPublisher(
+            self._api,
+            store=self.store,
+            sources=sources,
+            account_of=self.objects.account_of,
+            default_region=settings.region,
+            clock_ms=_epoch_ms,
+        )
+        self._closers.append(self._layers.close)
+        for namespace in settings.watch_namespaces or ("",):
+            path = api_path(names.API_VERSION, names.KINDS[names.LAYER_KIND], namespace=namespace)
+            self._inform(path, self._layers.put, self._layers.remove, wait=False)
         self._locks = KeyedLocks()
         self._settler = Settler(
             store=self.store,
@@ -250,7 +265,7 @@ class ClusterGateway:
                 store=self.store,
                 objects=self.objects,
                 blobs=self.blobs,
-                sources=CodeSources(api=self._api, intake=self._intake, download=download),
+                sources=sources,
                 runtimes=settings.known_runtimes,
                 limits=settings.limits,
             ),
@@ -347,8 +362,10 @@ class ClusterGateway:
             self._sweeping.cancel()
             self._sweeping = None
         self._conditions.forget()
+        self._layers.stand_down()
         if epoch is not None:
             self._settler.take_over()
+            self._layers.take_over()
             if not isinstance(self.blobs, AbsentBlobStore):
                 sweeper = Sweeper(store=self.store, blobs=self.blobs, trees=_NoTrees(), clock=_epoch_ms)
                 self._sweeping = self._follow(sweeper.run(), "sweeper", forget=True)
@@ -357,8 +374,8 @@ class ClusterGateway:
     def _inform(
         self,
         path: str,
-        put: Callable[[Mapping[str, Any]], None],
-        remove: Callable[[Mapping[str, Any]], None],
+        put: Callable[[Object], None],
+        remove: Callable[[Object], None],
         *,
         selector: str = "",
         wait: bool,
