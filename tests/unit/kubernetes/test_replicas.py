@@ -144,7 +144,7 @@ class _Cluster:
                     assert environments <= number < self.replicas, "never below what runs or is awaited"
                     self.replicas = number
                     for uid in going:
-                        self.pods[uid].condemned = True
+                        self.pods[uid].condemned, self.pods[uid].spared = True, False
                 case Mark(uid, cost):
                     self.pods[uid].cost = cost
                 case Replace(uid):
