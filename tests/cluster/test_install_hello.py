@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kappa_cluster import Cluster, Release, eventually, run
-from zip_samples import zip_of
+from zip_samples import files
 
 ROLE = "arn:aws:iam::000000000000:role/lambda"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hello" / "function.yaml"
@@ -46,7 +46,7 @@ def test_a_function_made_by_the_api_is_seen_by_kubectl_and_answers(cluster: Clus
         Runtime="python3.13",
         Handler="app.handler",
         Role=ROLE,
-        Code={"ZipFile": zip_of({"app.py": COUNTING})},
+        Code={"ZipFile": files({"app.py": COUNTING})},
         MemorySize=256,
     )
     client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": 300})
