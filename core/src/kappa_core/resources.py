@@ -48,6 +48,9 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     generation: int = 0
     """Rises with every write that changes something, so that of two states of one resource the newer is known. On a laptop by one
     with every accepted write; on Kubernetes it is the resourceVersion."""
+    edition: str = ""
+    """Changes with what the resource's owners write and not with what others note on it (conditions); what revision ids derive from.
+    Empty: the generation is as good."""
     created_ms: int = 0
     """Epoch milliseconds."""
     updated_ms: int = 0

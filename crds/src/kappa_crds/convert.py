@@ -352,6 +352,7 @@ def _meta(obj: Mapping[str, Any]) -> Meta:
         uid=metadata.get("uid", ""),
         resource_version=version,
         generation=int(version) if version.isdecimal() else 0,
+        edition=str(metadata.get("generation", "")),
         created_ms=created_ms,
         updated_ms=max(created_ms, _written_ms(metadata, status=True)),
     )

@@ -12,6 +12,7 @@ import made
 from kappa_core.resources import Alias, EventSourceMapping, Function, FunctionStatus, FunctionVersion, Meta, Resource
 from kappa_core.rules import states
 from kappa_core.rules.configuration import NO_CODE
+from kappa_core.rules.revision import revision_id
 from kappa_crds import labels
 from kappa_crds.convert import ConversionError, from_object, to_object, to_status
 from kappa_crds.names import Owner
@@ -81,8 +82,24 @@ def test_identity_versions_and_times_are_the_api_servers() -> None:
     function = msgspec.structs.replace(made.function(), meta=Meta(created_ms=1_795_255_200_123))
     meta = _read(_object(function, version=812)).meta
     assert meta == Meta(
-        uid=UID, resource_version="812", generation=812, created_ms=1_795_255_200_123, updated_ms=1_795_255_200_123
+        uid=UID,
+        resource_version="812",
+        generation=812,
+        edition="1",
+        created_ms=1_795_255_200_123,
+        updated_ms=1_795_255_200_123,
     )
+
+
+def test_what_others_note_on_a_function_changes_no_revision_id() -> None:
+    written = _object(made.function(), version=812)
+    condition = {"type": "Ready", "status": "True", "reason": "Deployed", "observedGeneration": 1}
+    noted = {**written, "metadata": {**written["metadata"], "resourceVersion": "813"}}
+    noted["status"] = {**written.get("status", {}), "conditions": [condition]}
+    changed = {**written, "metadata": {**written["metadata"], "resourceVersion": "814", "generation": 2}}
+    before = revision_id(_function(written))
+    assert revision_id(_function(noted)) == before
+    assert revision_id(_function(changed)) != before
 
 
 def test_a_shortest_manifest_has_the_defaults_of_aws() -> None:

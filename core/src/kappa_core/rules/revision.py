@@ -10,20 +10,22 @@ import hashlib
 import uuid
 
 from kappa_core.errors import PreconditionFailedException
-from kappa_core.resources import Alias, Function, FunctionVersion, LayerVersion
+from kappa_core.resources import Alias, Function, FunctionVersion, LayerVersion, Meta
 
 
 def revision_id(resource: Function | FunctionVersion | Alias | LayerVersion) -> str:
     """The RevisionId of a stored resource; of a layer version, that of its policy."""
     match resource:
-        case Function(meta=meta, status=status):
-            return _uuid_of("function", meta.uid, str(meta.generation), status.state, status.last_update_status or "")
+        case Function(meta=meta, status=status, publication=publication):
+            published = "" if publication is None else str(publication.version)
+            state = (status.state, status.last_update_status or "")
+            return _uuid_of("function", meta.uid, _edition(meta), str(resource.modified_ms), published, *state)
         case FunctionVersion(meta=meta):
             return _uuid_of("version", meta.uid)
         case Alias(meta=meta):
-            return _uuid_of("alias", meta.uid, str(meta.generation))
+            return _uuid_of("alias", meta.uid, _edition(meta))
         case LayerVersion(meta=meta):
-            return _uuid_of("layer", meta.uid, str(meta.generation))
+            return _uuid_of("layer", meta.uid, _edition(meta))
 
 
 def check_revision(resource: Function | FunctionVersion | Alias | LayerVersion, given: str | None) -> None:
@@ -34,6 +36,10 @@ def check_revision(resource: Function | FunctionVersion | Alias | LayerVersion, 
     raise PreconditionFailedException(
         f"The Revision Id provided does not match the latest Revision Id. Call the {reader} API to retrieve the latest Revision Id"
     )
+
+
+def _edition(meta: Meta) -> str:
+    return meta.edition or str(meta.generation)
 
 
 def _uuid_of(*parts: str) -> str:
