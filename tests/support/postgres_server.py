@@ -80,7 +80,7 @@ class PostgresServer:
         while True:
             with suppress(OSError):
                 lines = status.read_text().splitlines()
-                if lines[0] == str(self._process.pid) and lines[-1].strip() == "ready":
+                if lines[:1] == [str(self._process.pid)] and lines[-1].strip() == "ready":
                     return
             alive = self._process.poll() is None and time.monotonic() < deadline
             assert alive, (self._folder / "log").read_text()
