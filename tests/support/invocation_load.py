@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 
 class Outcome(NamedTuple):
-    """One invocation. `error` is empty for an answer of the function, else the code of AWS's error or the class of a broken connection."""
+    """One invocation. `error` is empty for an answer of the function, else AWS's error or the class of a broken connection."""
 
     began: float
     seconds: float
@@ -90,7 +90,7 @@ def load(make_client: Callable[[], Any], function: str, *, threads: int = 4, pay
                 answer = json.loads(said["Payload"].read())
                 error = f"function error: {answer}" if "FunctionError" in said else ""
             except ClientError as failed:
-                error = failed.response["Error"]["Code"]
+                error = f"{failed.response['Error']['Code']}: {failed.response['Error']['Message']}"
             except BotoCoreError as failed:
                 error = type(failed).__name__
             running.add(Outcome(began, time.monotonic() - began, error, answer))

@@ -23,9 +23,8 @@ def cluster() -> None:
 @click.option("--no-crds", is_flag=True, help="Leave the CustomResourceDefinitions to somebody else.")
 def prepare(namespace: str, link_service: str, cluster_domain: str, postgresql_host: str | None, no_crds: bool) -> None:
     """Apply the CustomResourceDefinitions and make the Secrets that are missing; may be repeated, and run twice at once."""
-    from kappa_crds.apply import apply_crds  # noqa: PLC0415
-
     from kappa_crds.api import ApiError, KubernetesApi  # noqa: PLC0415
+    from kappa_crds.apply import apply_crds  # noqa: PLC0415
     from kappa_gateway.kubernetes.access_keys import LABEL  # noqa: PLC0415
     from kappa_gateway.kubernetes.namespace_secrets import NamespaceSecrets  # noqa: PLC0415
     from kappa_gateway.kubernetes.prepare import Preparation, PrepareError, link_names  # noqa: PLC0415
