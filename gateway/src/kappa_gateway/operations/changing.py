@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from kappa_core.errors import ResourceConflictException
@@ -99,26 +100,14 @@ async def finish_publication(store: ResourceStore, function: Function) -> Functi
     publication = publish.pending(function)
     if publication is None:
         return function
-    version = publish.version_of(function, publication)
-    created = True
-    try:
-        await store.create(version)
-    except AlreadyExists:
-        created = False
-    try:
-        return await store.update(publish.complete(function))
-    except Conflict:
-        if created and await _is_complete(store, function, publication.version):
-            # Another process was faster and a caller has deleted the version since: do not bring it back.
-            await delete_quietly(store, version.key)
-        raise
-
-
-async def _is_complete(store: ResourceStore, function: Function, version: int) -> bool:
+    # What another process has finished meanwhile must not be made again: a caller may have deleted the version since.
     current = await store.get(function.key)
-    if not isinstance(current, Function) or current.publication is None:
-        return False
-    return current.publication.version > version or publish.pending(current) is None
+    if not isinstance(current, Function) or current.publication != publication:
+        raise Conflict(f"{function.name} is published by others")
+    # Nor may the version be taken back where the update fails: whoever was faster has counted on it.
+    with suppress(AlreadyExists):
+        await store.create(publish.version_of(function, publication))
+    return await store.update(publish.complete(function))
 
 
 async def delete_quietly(store: ResourceStore, key: Key, *, resource_version: str | None = None) -> None:
