@@ -241,10 +241,18 @@ class TestLostLinks:
         assert frames(parking.on_gateway_removed(A, 2.0), FrameType.PARKED) == [(B, 1, 2)]
         assert parking.next_deadline() is None
 
-    def test_a_leaving_gateway_keeps_nothing_idle_and_is_parked_at_no_more(self) -> None:
+    def test_a_leaving_gateway_keeps_nothing_idle_and_is_parked_at_for_who_waits_there_alone(self) -> None:
         parking = with_idle(A, B)
         assert frames(parking.on_leaving(A, 1.0), FrameType.PARKED) == [(B, 1, 2)]
-        assert parking.on_want(A, oldest_ms=999, waiting=1, now=1.0) == []
+        assert frames(parking.on_want(A, oldest_ms=999, waiting=1, now=1.0), FrameType.PARKED) == [(A, 1, 3)]
+        parking.on_invoke(A, 1, 3, "r1", 1.1)
+        assert frames(parking.on_finished(1, 1.2), FrameType.PARKED) == [(B, 1, 5)]
+
+    def test_what_a_leaving_gateway_wanted_in_vain_goes_elsewhere_again(self) -> None:
+        parking = with_idle(A, B)
+        parking.on_leaving(A, 1.0)
+        parking.on_want(A, oldest_ms=999, waiting=1, now=1.0)
+        assert frames(parking.on_enough(A, 1.1), FrameType.PARKED) == [(B, 1, 4)]
 
     def test_a_leaving_gateway_without_another_one_keeps_its_environments(self) -> None:
         assert with_idle(A).on_leaving(A, 1.0) == []

@@ -125,11 +125,15 @@ class Parking:
         return [] if peer is None else self._give_up(gateway, peer, now)
 
     def on_leaving(self, gateway: str, now: float) -> list[Effect]:
-        """LEAVING: what is parked there moves to another gateway if there is one; what runs for it ends there."""
+        """LEAVING: what is parked there moves to another gateway if there is one; what runs for it ends there. It may go on wanting:
+        who waits there waits for an answer."""
         peer = self._gateways.get(gateway)
         if peer is None or not peer.linked:
             return []
-        peer.leaving, peer.want_count = True, 0
+        peer.leaving = True
+        return self._leave(gateway, now)
+
+    def _leave(self, gateway: str, now: float) -> list[Effect]:
         effects: list[Effect] = []
         for environment in self._idle_by_last_use():
             if environment.gateway == gateway and (target := self._place(environment)) != gateway:
@@ -255,7 +259,7 @@ class Parking:
     def on_want(self, gateway: str, *, oldest_ms: int, waiting: int, now: float) -> list[Effect]:
         """WANT: idle environments move there, at most ``waiting``; busy ones remember it until ENOUGH or so many came."""
         peer = self._gateways.get(gateway)
-        if peer is None or not peer.linked or peer.leaving:
+        if peer is None or not peer.linked:
             return []
         peer.want_since = now - oldest_ms / 1000
         idle = self._idle_by_last_use()
@@ -271,7 +275,7 @@ class Parking:
         for environment in self._environments.values():
             if environment.gateway == gateway:
                 environment.held_until = 0.0
-        return self._grant(now)
+        return [*self._grant(now), *(self._leave(gateway, now) if peer.leaving and peer.linked else ())]
 
     # -- time ----------------------------------------------------------------------------------------------------
     def on_tick(self, now: float) -> list[Effect]:
@@ -304,11 +308,7 @@ class Parking:
 
     # -- decisions -----------------------------------------------------------------------------------------------
     def _oldest_want(self) -> str | None:
-        wanting = [
-            (peer.want_since, name)
-            for name, peer in self._gateways.items()
-            if peer.want_count and peer.linked and not peer.leaving
-        ]
+        wanting = [(peer.want_since, name) for name, peer in self._gateways.items() if peer.want_count and peer.linked]
         return min(wanting)[1] if wanting else None
 
     def _grant(self, now: float) -> list[Effect]:
