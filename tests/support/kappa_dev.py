@@ -178,12 +178,15 @@ class KappaDev:
             own_session = os.getsid(0)
             others = [running.pid for running in _RUNNING]
             of_others = {pid for root in others for pid, *_ in process_tree.descendants(root, processes=processes)} | {*others}
-            # Orphans come to this process (see become_subreaper). Its own children share its session, those of a gateway do not.
-            orphans = {
+            # Orphans come to this process (see become_subreaper). Its own children share its session, those of a gateway do not; what
+            # its own children do with sessions is theirs (a PostgreSQL gives one to each of its processes).
+            adopted = [
                 process.pid
-                for process in process_tree.descendants(os.getpid(), processes=processes)
-                if process.session not in (own_session, 0) and process.pid not in of_others
-            }
+                for process in processes.values()
+                if process.parent == os.getpid() and process.session not in (own_session, 0) and process.state != "Z"
+            ]
+            families = {pid for root in adopted for pid, *_ in process_tree.descendants(root, processes=processes)} | {*adopted}
+            orphans = families - of_others
             alive = {pid for pid in before if pid in processes and processes[pid].state != "Z"}
             left = {pid: process_tree.command(pid) for pid in orphans | alive}
             if not left or time.monotonic() > deadline:

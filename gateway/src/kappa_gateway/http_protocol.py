@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 HEAD_BYTES: Final = 64 * 1024
 """More than any AWS client sends: a client context has 3,583 bytes, a signed session token a few KB."""
 HEAD_SECONDS: Final = 30.0
+_DIGITS: Final = len(str(QUICK_BYTES)) + 1
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -96,6 +97,8 @@ class LambdaHttpProtocol(HttpToolsProtocol):
     """Of a head that is not complete yet."""
     _in_head = True
     _head_timer: asyncio.TimerHandle | None = None
+    _announced = b""
+    """Content-Length, as it came."""
     _exchange: _Exchange | None = None
     """The request that is being read, as long as it may take the short way."""
     _before: RequestResponseCycle | None = None
@@ -130,9 +133,13 @@ class LambdaHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self.url = b""
         self.headers = []
+        self._announced = b""
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        name = name.lower()
+        if name == b"content-length":
+            self._announced = value
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -143,6 +150,7 @@ class LambdaHttpProtocol(HttpToolsProtocol):
             self._quick is not None
             and (self.cycle is None or self.cycle.response_complete)  # type: ignore[redundant-expr]  # None at first
             and target_of(self.url) is not None
+            and len(self._announced) < _DIGITS  # more is refused on the long way, before any of it has come
             and self.parser.get_method() == b"POST"
             and self.parser.get_http_version() == "1.1"
             and not self.flow.write_paused

@@ -278,6 +278,19 @@ def test_a_refusal_is_the_long_ways(headers: str, body: bytes, refused: LambdaEr
     asyncio.run(scenario())
 
 
+def test_a_body_that_is_announced_as_too_large_is_refused_before_it_comes() -> None:
+    async def scenario() -> None:
+        served = Served()
+        served.protocol.data_received(
+            f"POST {INVOCATIONS} HTTP/1.1\r\nhost: here\r\ncontent-length: 999999999999\r\n\r\n".encode()
+        )
+        await served.settle()
+        assert served.wire.written.split(b" ", 2)[1] == b"413"
+        served.close()
+
+    asyncio.run(scenario())
+
+
 def test_pipelined_requests_are_answered_in_order() -> None:
     async def scenario() -> None:
         served = Served()
