@@ -31,7 +31,10 @@ def policy(**settings: object) -> Object:
     return network_policy("shop", settings=load(**settings).network, api_server=["203.0.113.7", "2001:db8::7"])
 
 
-@pytest.mark.parametrize("address", ["1.1.1.1", "52.94.0.1", "172.32.0.1", "100.63.0.1", "2606:4700::1111", "64:ff9b::101:101"])
+@pytest.mark.parametrize(
+    "address",
+    ["1.1.1.1", "52.94.0.1", "172.32.0.1", "100.63.0.1", "198.17.0.1", "198.20.0.1", "2606:4700::1111", "64:ff9b::101:101"],
+)
 def test_public_addresses_are_reached(address: str) -> None:
     assert reaches(policy(), address)
 
@@ -43,6 +46,8 @@ def test_public_addresses_are_reached(address: str) -> None:
         pytest.param("172.31.255.255", id="private 172"),
         pytest.param("192.168.1.1", id="private 192"),
         pytest.param("100.64.0.1", id="carrier"),
+        pytest.param("198.18.0.1", id="benchmarking"),
+        pytest.param("198.19.255.255", id="benchmarking, where EKS has pods"),
         pytest.param("127.0.0.1", id="loopback"),
         pytest.param("169.254.169.254", id="metadata"),
         pytest.param("169.254.1.1", id="link-local"),

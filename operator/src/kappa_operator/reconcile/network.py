@@ -1,7 +1,7 @@
 """The NetworkPolicy of function pods: nobody reaches them, and they reach DNS, the gateways and public addresses.
 
-Private, link-local and carrier ranges are no public addresses, nor are those of the cluster and of its API server, in IPv4, in IPv6
-and in IPv6 that translates to IPv4. The metadata address of clouds is reached in no case, whatever else is allowed.
+Private, link-local, carrier and benchmarking ranges are no public addresses, nor are those of the cluster and of its API server, in
+IPv4, in IPv6 and in IPv6 that translates to IPv4. The metadata address of clouds is reached in no case, whatever else is allowed.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _NOT_PUBLIC_4: Final = tuple(
         "172.16.0.0/12",
         "192.0.0.0/24",
         "192.168.0.0/16",
+        "198.18.0.0/15",  # RFC 2544; clusters whose private addresses ran out use it for pods, as EKS does 198.19.0.0/16
         "224.0.0.0/3",
     )
 )
