@@ -14,7 +14,7 @@ JOBS ?= auto
 TESTS ?= tests/unit tests/contract tests/runtime tests/integration
 CLUSTER_TESTS ?= tests/cluster
 
-.PHONY: help dev test fixtures lint format docs bench bench-quick chaos bench-cluster test-cluster lock clean
+.PHONY: help dev test simulation fixtures lint format docs bench bench-quick chaos bench-cluster test-cluster lock clean
 
 help:
 	@echo "make dev           install Kappa into .venv and serve the Lambda API on http://127.0.0.1:9000"
@@ -22,6 +22,7 @@ help:
 	@echo "make lint          ruff, mypy, import-linter and the repository's own guard"
 	@echo "make format        let ruff rewrite what it can"
 	@echo "make docs          write the pages that are made from the code"
+	@echo "make simulation    ten thousand histories of the link in virtual time"
 	@echo "make bench         measure against the budgets (ARGS=\"--only warm --quick\" chooses)"
 	@echo "make chaos         100,000 asynchronous events under kill -9 (ARGS=\"--events 5000 --every 2\")"
 	@echo "make test-cluster  the Kubernetes suite"
@@ -36,6 +37,10 @@ dev: $(STAMPS)/runtime $(STAMPS)/node-sdk
 test: $(STAMPS)/dev
 	@$(MAKE) --no-print-directory -j2 lint fixtures
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q $(TESTS)
+
+# The rest of the ten thousand histories of the link that the design asks for: minutes, so not a part of `make test`.
+simulation: $(STAMPS)/dev
+	@KAPPA_SIMULATION_SEEDS=2000:10000 $(BIN)/python -m pytest -n $(JOBS) -q tests/unit/link/test_simulation.py -k no_history
 
 fixtures: $(STAMPS)/dev $(STAMPS)/node-sdk
 	@tools/fixtures.sh

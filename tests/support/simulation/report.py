@@ -10,11 +10,11 @@ from simulation.plan import Plan
 from simulation.world import World
 
 SEEDS = "KAPPA_SIMULATION_SEEDS"
-"""Environment variable: ``17`` is one seed, ``20000:30000`` a range; the default is 0:10000."""
+"""Environment variable: ``17`` is one seed, ``20000:30000`` a range; the default is 0:2000, ten thousand are `make simulation`."""
 
 
 def seeds() -> range:
-    first, _, last = os.environ.get(SEEDS, "0:10000").partition(":")
+    first, _, last = os.environ.get(SEEDS, "0:2000").partition(":")
     return range(int(first), int(last) if last else int(first) + 1)
 
 

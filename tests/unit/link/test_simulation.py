@@ -1,4 +1,5 @@
-"""The link in virtual time: ten thousand seeded histories of up to three gateways under faults, each checked at every step.
+"""The link in virtual time: seeded histories of up to three gateways under faults, each checked at every step. Here the first two
+thousand; ``make simulation``, which CI runs as well, goes on to ten thousand.
 
 ``KAPPA_SIMULATION_SEEDS=17`` runs one seed and ``KAPPA_SIMULATION_SEEDS=20000:30000`` others; ``bench/simulation/simulate.py`` runs as
 many as one likes and prints a seed's whole trace. The shares let ``pytest -n`` spread the work.
