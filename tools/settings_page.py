@@ -1,27 +1,31 @@
 #!/usr/bin/env python3
-"""Writes docs/settings.md from the Settings class, or with `--check` refuses a page that no longer says the same.
+"""Writes docs/settings.md from the settings classes, or with `--check` refuses a page that no longer says the same.
 
-The class is the only place where a setting is described; the page is what people read. Part of `make lint` and `make docs`.
+The classes are the only place where a setting is described; the page is what people read. Part of `make lint` and `make docs`.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path, PurePath
 from typing import Literal, Union, get_args, get_origin
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings
 
 from kappa_gateway.cli.main import dev
+from kappa_gateway.kubernetes.settings import ClusterSettings
 from kappa_gateway.settings import Settings
+from kappa_operator.settings import Settings as OperatorSettings
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 
 HEAD = """\
 # Settings
 
-<!-- Written by `make docs` from kappa_gateway.settings; change the descriptions there. -->
+<!-- Written by `make docs` from the settings classes; change the descriptions there. -->
 
 Every setting of `kappa dev` is an environment variable. Those with an option can be given on the command line as well, which wins.
 A wrong value is one line at start, not a surprise later. Lists are separated by commas, switches are `true` or `false`.
@@ -30,12 +34,36 @@ A wrong value is one line at start, not a surprise later. Lists are separated by
 |---|---|---|---|
 """
 
+CLUSTER = """
+## On Kubernetes
+
+The chart sets these from its values ([install](guide/kubernetes/install.md)); whoever runs the processes otherwise sets them himself.
+
+### `kappa gateway`
+
+"""
+
+OPERATOR = """
+### `kappa operator`
+
+"""
+
+SHORT_TABLE = """\
+| variable | default | what it does |
+|---|---|---|
+"""
+
+ELSEWHERE = frozenset({"pod_name"})
+"""Settings whose default is this machine's name: not to be written into a page."""
+
 
 def default_of(field: FieldInfo) -> str:
     """How the page shows a default."""
     value = field.get_default(call_default_factory=True, validated_data={})
-    if value is None or value in ((), {}):
+    if value is None or value in ((), {}, [], ""):
         return "–"
+    if isinstance(value, dict):
+        return f"`{json.dumps(value)}`"
     if isinstance(value, SecretStr):
         return f"`{value.get_secret_value()}`"
     if isinstance(value, bool):
@@ -66,7 +94,18 @@ def page() -> str:
         option = f"`{options[name]}`" if name in options else "–"
         described = (field.description or "").replace("|", "\\|") + choices_of(field)
         rows.append(f"| {variable} | {option} | {default_of(field)} | {described} |\n")
-    return HEAD + "".join(rows)
+    return HEAD + "".join(rows) + CLUSTER + short_table(ClusterSettings) + OPERATOR + short_table(OperatorSettings)
+
+
+def short_table(settings: type[BaseSettings]) -> str:
+    """Settings that have no option."""
+    rows = []
+    for name, field in settings.model_fields.items():
+        variable = "`KAPPA_ENDPOINT_URL_<SERVICE>`" if name == "endpoint_urls" else f"`KAPPA_{name.upper()}`"
+        default = "the machine's name" if name in ELSEWHERE else default_of(field)
+        described = (field.description or "").replace("|", "\\|") + choices_of(field)
+        rows.append(f"| {variable} | {default} | {described} |\n")
+    return SHORT_TABLE + "".join(rows)
 
 
 def main() -> int:
