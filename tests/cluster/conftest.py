@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kappa_cluster import Cluster, Release, installed, require_cluster
+from kappa_cluster import SCRIPTS, Cluster, Release, installed, require_cluster, run
 
 IDLE_SECONDS = 8
 """Short, so that a test sees a function go to zero; long enough that none goes in the middle of another test."""
@@ -22,6 +22,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cluster() -> Cluster:
     """The cluster of KUBECONFIG."""
     return require_cluster()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def definitions(cluster: Cluster) -> None:
+    """The kinds are known, as after an install: not every test makes one."""
+    run(str(SCRIPTS / "kappa"), "crds", "apply")
 
 
 @pytest.fixture(scope="session")

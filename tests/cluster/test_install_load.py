@@ -65,7 +65,7 @@ def test_many_invocations_at_once_scale_to_as_many_environments_and_back_to_zero
     release.apply_function(name, SLOW)
     with ThreadPoolExecutor(6) as threads:
         client = release.client()
-        streams = list(threads.map(lambda _: _invoke(client, name, {"seconds": 3}), range(6)))
+        streams = list(threads.map(lambda _: _invoke(client, name, {"seconds": 12}), range(6)))
     assert len(set(streams)) == 6
     assert [each["spec"]["replicas"] for each in release.deployments(name)] == [6]
     eventually(
