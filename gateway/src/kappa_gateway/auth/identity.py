@@ -9,7 +9,7 @@ may have to ask the API server first (:class:`Undecided`). Authorisation is not 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Final, Protocol
 
@@ -21,6 +21,8 @@ from kappa_gateway.auth.sigv4 import Credentials, verify
 
 _ACCOUNT: Final = re.compile(r"[0-9]{12}")
 _REGION: Final = re.compile(r"[a-z]{2,}(-[a-z0-9]+){1,4}")
+_PREFIX_BYTES: Final = 512
+"""Longer credentials are nobody's, and are not to be remembered."""
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,12 +110,32 @@ def _usual_identity(defaults: Defaults, credential: Credential | None) -> Identi
     )
 
 
+@lru_cache(maxsize=1024)
+def _identity_by_prefix(defaults: Defaults, prefix: bytes) -> Identity | None:
+    """Of an Authorization up to its first comma; None where the credential is not all of that."""
+    algorithm, _, text = prefix.partition(b" Credential=")
+    if algorithm != b"AWS4-HMAC-SHA256" or not text or len(text) > _PREFIX_BYTES:
+        return None
+    credential = read_credential(
+        SignedRequest(method="", raw_path=b"", query_string=b"", headers=((b"authorization", prefix),), body=b"")
+    )
+    return None if credential is None else _usual_identity(defaults, credential)
+
+
 class Unverified:
     """Believes the credential scope and checks only Kappa's own session tokens. Implements :class:`Authenticator`."""
 
     def __init__(self, *, defaults: Defaults, session_keys: SessionKeys | None = None) -> None:
         self._defaults = defaults
         self._session_keys = session_keys
+
+    def usual(self, headers: Mapping[bytes, bytes]) -> Identity | None:
+        """What :meth:`identify` says of a request that is signed in its headers by no function; None where that has to be asked.
+        Clients sign with the same key all day, so this is a look into a cache."""
+        authorization = headers.get(b"authorization")
+        if authorization is None or b"x-amz-security-token" in headers:
+            return None
+        return _identity_by_prefix(self._defaults, authorization.partition(b",")[0])
 
     def identify(self, request: SignedRequest, *, now: float) -> Identity:
         credential = read_credential(request)

@@ -123,6 +123,7 @@ class EmbeddedGateway:
 
         self._session_keys = SessionKeys(data_dir.secret)
         self._authenticator = self._make_authenticator()
+        self._usual = self._authenticator.usual if isinstance(self._authenticator, Unverified) else None
         self._trees = await CodeTrees.open(data_dir.trees, self.blobs)
         self._closers.append(self._trees.close)
         self.runtimes = Runtimes(cache=data_dir.cache, nearest=settings.nearest_runtime)
@@ -230,7 +231,9 @@ class EmbeddedGateway:
         return Verified(credentials=key, defaults=defaults, session_keys=self._session_keys)
 
     def _caller(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], body: bytes) -> Caller:
-        identity = self._authenticator.identify(_signed(scope, body), now=time.time())
+        identity = self._usual(headers) if self._usual is not None else None
+        if identity is None:
+            identity = self._authenticator.identify(_signed(scope, body), now=time.time())
         return Caller(identity.account, identity.region)
 
     def _credentials(self, version: Version) -> dict[str, str]:
@@ -253,7 +256,7 @@ class EmbeddedGateway:
     def _take_logs(self, spec: VersionSpec, lines: Sequence[LogLine], streams: Mapping[int, str]) -> None:
         group = LogGroup(AccountId(spec.account), Region(spec.region), spec.log_group)
         events = [LogEvent(line.timestamp_ms, line.message, streams.get(line.stream, ""), line.request_id) for line in lines]
-        self._follow(self.logs.append(group, events), "append logs", forget=True)
+        self.logs.take(group, events)
 
     async def _loaded_control_plane(self) -> Application:
         self.load_control_plane()
