@@ -53,14 +53,8 @@ class PodWatch:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        decoder, text = json.JSONDecoder(), ""
         for line in self._process.stdout:
-            text += line
-            if line != "}\n":
-                continue  # kubectl indents: only the last line of an event begins with its brace
-            event, _ = decoder.raw_decode(text)
-            text = ""
-            self._note(event["object"], time.perf_counter())
+            self._note(json.loads(line)["object"], time.perf_counter())
 
     def _note(self, pod: dict[str, Any], now: float) -> None:
         times = self.seen.setdefault(pod["metadata"]["name"], {"there": now})
