@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings
 
 from kappa_gateway.cli.main import dev
 from kappa_gateway.kubernetes.settings import ClusterSettings
-from kappa_gateway.settings import Settings
+from kappa_gateway.settings import GatewaySettings, Settings
 from kappa_operator.settings import Settings as OperatorSettings
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
@@ -89,7 +89,7 @@ def page() -> str:
     """The whole page."""
     options = {parameter.name: parameter.opts[0] for parameter in dev.params}
     rows = []
-    for name, field in Settings.model_fields.items():
+    for name, field in fields_of(Settings):
         variable = "`KAPPA_ENDPOINT_URL_<SERVICE>`" if name == "endpoint_urls" else f"`KAPPA_{name.upper()}`"
         option = f"`{options[name]}`" if name in options else "–"
         described = (field.description or "").replace("|", "\\|") + choices_of(field)
@@ -97,10 +97,15 @@ def page() -> str:
     return HEAD + "".join(rows) + CLUSTER + short_table(ClusterSettings) + OPERATOR + short_table(OperatorSettings)
 
 
+def fields_of(settings: type[BaseSettings]) -> list[tuple[str, FieldInfo]]:
+    """A class's own settings before those that all gateways have."""
+    return sorted(settings.model_fields.items(), key=lambda each: each[0] in GatewaySettings.model_fields)
+
+
 def short_table(settings: type[BaseSettings]) -> str:
     """Settings that have no option."""
     rows = []
-    for name, field in settings.model_fields.items():
+    for name, field in fields_of(settings):
         variable = "`KAPPA_ENDPOINT_URL_<SERVICE>`" if name == "endpoint_urls" else f"`KAPPA_{name.upper()}`"
         default = "the machine's name" if name in ELSEWHERE else default_of(field)
         described = (field.description or "").replace("|", "\\|") + choices_of(field)

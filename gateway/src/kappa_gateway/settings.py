@@ -26,10 +26,84 @@ class SettingsError(Exception):
     """A setting is wrong; the message is one line for the terminal."""
 
 
-class Settings(BaseSettings):
-    """Settings of ``kappa dev``. The variable of a field is its name in capitals behind ``KAPPA_``."""
+class GatewaySettings(BaseSettings):
+    """What every gateway is told, on a laptop and in a cluster."""
 
     model_config = SettingsConfigDict(env_prefix="KAPPA_", extra="ignore", validate_default=True)
+
+    # -- other AWS services -----------------------------------------------------------------------------------------
+    endpoint_url: str | None = Field(
+        None, description="Where other AWS services are (one default for all); functions get it as AWS_ENDPOINT_URL."
+    )
+    endpoint_urls: dict[str, str] = Field(
+        default_factory=dict,
+        description="The same per service, from KAPPA_ENDPOINT_URL_<SERVICE>, such as KAPPA_ENDPOINT_URL_S3.",
+    )
+    s3_access_key_id: str = Field("test", description="Key with which Kappa itself reads code from S3.")
+    s3_secret_access_key: SecretStr = Field(SecretStr("test"), description="See s3_access_key_id.")
+
+    # -- running functions ------------------------------------------------------------------------------------------
+    idle_seconds: float = Field(300.0, gt=0, description="Seconds after which an idle environment is ended.")
+    capacity_wait_seconds: float = Field(30.0, gt=0, description="Seconds an invocation may wait for an environment; then 503.")
+    account_concurrency: int = Field(
+        limits.ACCOUNT_CONCURRENCY, ge=1, description="Concurrent executions of an account and region."
+    )
+    timeout_max: int = Field(limits.TIMEOUT_MAX, ge=1, description="Longest function timeout that is accepted, in seconds.")
+
+    # -- asynchronous invocations -----------------------------------------------------------------------------------
+    async_retry_delays: Annotated[tuple[float, ...], NoDecode] = Field(
+        (60.0, 120.0), description="Seconds before the first and the second repetition after a function error."
+    )
+    async_throttle_delays: Annotated[tuple[float, ...], NoDecode] = Field(
+        (1.0, 300.0),
+        description="Shortest and longest delay in seconds after a throttle or an error of the platform; it doubles.",
+    )
+    async_delivery_delays: Annotated[tuple[float, ...], NoDecode] = Field(
+        (1.0, 5.0, 30.0, 120.0, 600.0),
+        description="Seconds between the attempts to reach a destination or dead-letter queue; after the last it is given up.",
+    )
+    async_queue_bytes: int = Field(
+        4 * 1024**3, ge=1024 * 1024, description="Bytes of events that may wait; one function alone gets half of it."
+    )
+    destination_access_key_id: str = Field(
+        "test", description="Key with which Kappa itself sends to destinations and dead-letter queues."
+    )
+    destination_secret_access_key: SecretStr = Field(SecretStr("test"), description="See destination_access_key_id.")
+
+    # -- looking at it ----------------------------------------------------------------------------------------------
+    access_log: bool = Field(False, description="One JSON line per request on standard output.")
+
+    @field_validator("async_retry_delays", "async_throttle_delays", "async_delivery_delays", mode="before")
+    @classmethod
+    def _split_delays(cls, value: object) -> object:
+        return split(value)
+
+    @field_validator("async_retry_delays", "async_throttle_delays", "async_delivery_delays")
+    @classmethod
+    def _not_negative(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0 <= seconds < 1e9 for seconds in value):
+            raise ValueError("delays are numbers of seconds, separated by commas")
+        return value
+
+    @field_validator("async_throttle_delays")
+    @classmethod
+    def _two(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(value) != 2 or value[0] > value[1]:
+            raise ValueError("give the shortest and the longest delay, such as 1,300")
+        return value
+
+    @property
+    def limits(self) -> limits.Limits:
+        """The policy part of the limits."""
+        return limits.Limits(
+            timeout_max=self.timeout_max,
+            account_concurrency=self.account_concurrency,
+            capacity_wait_seconds=self.capacity_wait_seconds,
+        )
+
+
+class Settings(GatewaySettings):
+    """Settings of ``kappa dev``. The variable of a field is its name in capitals behind ``KAPPA_``."""
 
     # -- where it listens ------------------------------------------------------------------------------------------
     host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -51,26 +125,12 @@ class Settings(BaseSettings):
     region: str = Field("us-east-1", description="Region where a request is not signed.")
 
     # -- other AWS services ----------------------------------------------------------------------------------------
-    endpoint_url: str | None = Field(
-        None, description="Where other AWS services are (one default for all); functions get it as AWS_ENDPOINT_URL."
-    )
-    endpoint_urls: dict[str, str] = Field(
-        default_factory=dict,
-        description="The same per service, from KAPPA_ENDPOINT_URL_<SERVICE>, such as KAPPA_ENDPOINT_URL_S3.",
-    )
-    s3_access_key_id: str = Field("test", description="Key with which Kappa itself reads code from S3.")
-    s3_secret_access_key: SecretStr = Field(SecretStr("test"), description="See s3_access_key_id.")
     pass_aws_credentials: bool = Field(
         False,
         description="Give functions the AWS_* credentials of the environment Kappa was started in, instead of session keys.",
     )
 
     # -- running functions -----------------------------------------------------------------------------------------
-    idle_seconds: float = Field(300.0, gt=0, description="Seconds after which an idle environment is ended.")
-    capacity_wait_seconds: float = Field(30.0, gt=0, description="Seconds an invocation may wait for an environment; then 503.")
-    account_concurrency: int = Field(
-        limits.ACCOUNT_CONCURRENCY, ge=1, description="Concurrent executions of an account and region."
-    )
     nearest_runtime: bool = Field(False, description="Run a function whose runtime version is not installed on the nearest one.")
     strict_states: bool = Field(
         False,
@@ -80,30 +140,11 @@ class Settings(BaseSettings):
     sandbox: Literal["auto", "namespaces", "plain"] = Field(
         "auto", description="Give functions /var/task, /opt and a sized /tmp of their own through namespaces, where they work."
     )
-    timeout_max: int = Field(limits.TIMEOUT_MAX, ge=1, description="Longest function timeout that is accepted, in seconds.")
 
     # -- asynchronous invocations ----------------------------------------------------------------------------------
     async_concurrency: int = Field(
         100, ge=1, description="Asynchronous events in hand at once; one function alone gets half of it."
     )
-    async_retry_delays: Annotated[tuple[float, ...], NoDecode] = Field(
-        (60.0, 120.0), description="Seconds before the first and the second repetition after a function error."
-    )
-    async_throttle_delays: Annotated[tuple[float, ...], NoDecode] = Field(
-        (1.0, 300.0),
-        description="Shortest and longest delay in seconds after a throttle or an error of the platform; it doubles.",
-    )
-    async_delivery_delays: Annotated[tuple[float, ...], NoDecode] = Field(
-        (1.0, 5.0, 30.0, 120.0, 600.0),
-        description="Seconds between the attempts to reach a destination or dead-letter queue; after the last it is given up.",
-    )
-    async_queue_bytes: int = Field(
-        4 * 1024**3, ge=1024 * 1024, description="Bytes of events that may wait; one function alone gets half of it."
-    )
-    destination_access_key_id: str = Field(
-        "test", description="Key with which Kappa itself sends to destinations and dead-letter queues."
-    )
-    destination_secret_access_key: SecretStr = Field(SecretStr("test"), description="See destination_access_key_id.")
 
     # -- several gateways on one machine ---------------------------------------------------------------------------
     link: str | None = Field(
@@ -116,29 +157,12 @@ class Settings(BaseSettings):
     scaler: str | None = Field(None, description="Link of the gateway that starts environments, where it is not this one.")
 
     # -- looking at it ---------------------------------------------------------------------------------------------
-    access_log: bool = Field(False, description="One JSON line per request on standard output.")
     log_bytes: int = Field(256 * 1024 * 1024, ge=1024 * 1024, description="Bytes of function logs that are kept; the oldest go.")
 
-    @field_validator(
-        "allowed_hosts", "peers", "async_retry_delays", "async_throttle_delays", "async_delivery_delays", mode="before"
-    )
+    @field_validator("allowed_hosts", "peers", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-    @field_validator("async_retry_delays", "async_throttle_delays", "async_delivery_delays")
-    @classmethod
-    def _not_negative(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(0 <= seconds < 1e9 for seconds in value):
-            raise ValueError("delays are numbers of seconds, separated by commas")
-        return value
-
-    @field_validator("async_throttle_delays")
-    @classmethod
-    def _two(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if len(value) != 2 or value[0] > value[1]:
-            raise ValueError("give the shortest and the longest delay, such as 1,300")
-        return value
+        return split(value)
 
     @field_validator("account")
     @classmethod
@@ -158,14 +182,10 @@ class Settings(BaseSettings):
             )
         return self
 
-    @property
-    def limits(self) -> limits.Limits:
-        """The policy part of the limits."""
-        return limits.Limits(
-            timeout_max=self.timeout_max,
-            account_concurrency=self.account_concurrency,
-            capacity_wait_seconds=self.capacity_wait_seconds,
-        )
+
+def split(value: object) -> object:
+    """The parts of a variable that holds several, separated by commas; what is no text is left to its type."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 def is_loopback(host: str) -> bool:

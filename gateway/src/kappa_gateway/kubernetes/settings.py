@@ -13,18 +13,15 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode
 
-from kappa_core import limits
-from kappa_gateway.settings import service_endpoints, validated
+from kappa_gateway.settings import GatewaySettings, service_endpoints, split, validated
 
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
-class ClusterSettings(BaseSettings):
+class ClusterSettings(GatewaySettings):
     """Settings of ``kappa gateway``. The variable of a field is its name in capitals behind ``KAPPA_``."""
-
-    model_config = SettingsConfigDict(env_prefix="KAPPA_", extra="ignore", validate_default=True)
 
     # -- where it runs and listens ---------------------------------------------------------------------------------
     namespace: str = Field("kappa-system", description="Namespace of the release: its Secrets, its Lease, its gateways.")
@@ -94,15 +91,6 @@ class ClusterSettings(BaseSettings):
     )
 
     # -- other AWS services ----------------------------------------------------------------------------------------
-    endpoint_url: str | None = Field(
-        None, description="Where other AWS services are (one default for all); functions get it as AWS_ENDPOINT_URL."
-    )
-    endpoint_urls: dict[str, str] = Field(
-        default_factory=dict,
-        description="The same per service, from KAPPA_ENDPOINT_URL_<SERVICE>, such as KAPPA_ENDPOINT_URL_S3.",
-    )
-    s3_access_key_id: str = Field("test", description="Key with which Kappa itself reads code from S3.")
-    s3_secret_access_key: SecretStr = Field(SecretStr("test"), description="See s3_access_key_id.")
     code_from_private_addresses: bool = Field(
         False, description="Let resources name code at https URLs that lead to private, loopback and link-local addresses."
     )
@@ -118,44 +106,19 @@ class ClusterSettings(BaseSettings):
     runtime_images: dict[str, str] = Field(
         default_factory=dict, description="Images by runtime, as JSON, as the operator has them; their runtimes count as known."
     )
-    idle_seconds: float = Field(300.0, gt=0, description="Seconds after which an idle environment is ended.")
-    capacity_wait_seconds: float = Field(30.0, gt=0, description="Seconds an invocation may wait for an environment; then 503.")
-    account_concurrency: int = Field(
-        limits.ACCOUNT_CONCURRENCY, ge=1, description="Concurrent executions of an account and region."
-    )
     max_environments: int = Field(1000, ge=1, description="Environments of one function that the scaler ever starts.")
     max_environments_total: int = Field(10_000, ge=1, description="Environments of all functions that the scaler ever starts.")
     strict_states: bool = Field(
         False, description="Answer AWS's 409 while a function is Pending or being updated; otherwise such calls wait for it."
     )
-    timeout_max: int = Field(limits.TIMEOUT_MAX, ge=1, description="Longest function timeout that is accepted, in seconds.")
 
     # -- asynchronous invocations ----------------------------------------------------------------------------------
     async_concurrency: int = Field(
         100, ge=1, description="Asynchronous events in hand at once at each gateway; one function alone gets half of it."
     )
-    async_retry_delays: Annotated[tuple[float, ...], NoDecode] = Field(
-        (60.0, 120.0), description="Seconds before the first and the second repetition after a function error."
-    )
-    async_throttle_delays: Annotated[tuple[float, ...], NoDecode] = Field(
-        (1.0, 300.0),
-        description="Shortest and longest delay in seconds after a throttle or an error of the platform; it doubles.",
-    )
-    async_delivery_delays: Annotated[tuple[float, ...], NoDecode] = Field(
-        (1.0, 5.0, 30.0, 120.0, 600.0),
-        description="Seconds between the attempts to reach a destination or dead-letter queue; after the last it is given up.",
-    )
-    async_queue_bytes: int = Field(
-        4 * 1024**3, ge=1024 * 1024, description="Bytes of events that may wait; one function alone gets half of it."
-    )
-    destination_access_key_id: str = Field(
-        "test", description="Key with which Kappa itself sends to destinations and dead-letter queues."
-    )
-    destination_secret_access_key: SecretStr = Field(SecretStr("test"), description="See destination_access_key_id.")
 
     # -- looking at it, and its end --------------------------------------------------------------------------------
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Of its own log lines.")
-    access_log: bool = Field(False, description="One JSON line per request on standard output.")
     function_logs: bool = Field(True, description="Every line that functions log as one JSON line on standard output.")
     log_bytes: int = Field(
         64 * 1024 * 1024, ge=1024 * 1024, description="Bytes of function logs that are kept in memory for `kappa logs`."
@@ -170,28 +133,11 @@ class ClusterSettings(BaseSettings):
         "token_audiences",
         "cluster_cidrs",
         "runtimes",
-        "async_retry_delays",
-        "async_throttle_delays",
-        "async_delivery_delays",
         mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-    @field_validator("async_retry_delays", "async_throttle_delays", "async_delivery_delays")
-    @classmethod
-    def _not_negative(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(0 <= seconds < 1e9 for seconds in value):
-            raise ValueError("delays are numbers of seconds, separated by commas")
-        return value
-
-    @field_validator("async_throttle_delays")
-    @classmethod
-    def _two(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if len(value) != 2 or value[0] > value[1]:
-            raise ValueError("give the shortest and the longest delay, such as 1,300")
-        return value
+        return split(value)
 
     @field_validator("cluster_cidrs")
     @classmethod
@@ -223,15 +169,6 @@ class ClusterSettings(BaseSettings):
         if (self.blobs_s3_access_key_id is None) != (self.blobs_s3_secret_access_key is None):
             raise ValueError("blobs_s3_access_key_id and blobs_s3_secret_access_key belong together")
         return self
-
-    @property
-    def limits(self) -> limits.Limits:
-        """The policy part of the limits."""
-        return limits.Limits(
-            timeout_max=self.timeout_max,
-            account_concurrency=self.account_concurrency,
-            capacity_wait_seconds=self.capacity_wait_seconds,
-        )
 
     @property
     def link_host(self) -> str:
