@@ -9,6 +9,9 @@ httptools keeps headers of any size and waits for them for ever. Here a request'
 The usual Invoke does not go through ASGI at all: :class:`LambdaHttpProtocol` offers it to :mod:`kappa_gateway.hot.quick`, which takes
 it or declines it. What is declined becomes uvicorn's as if nothing had been. For that an :class:`_Exchange` stands where uvicorn keeps the
 cycle of the current request, so that pipelining, shutdown and lost connections work as they do for every other request.
+
+A server that is about to stop says so with every answer (``connection: close``) before it closes connections on which nothing happens:
+on those a client may be sending its next request, which a close would lose.
 """
 
 from __future__ import annotations
@@ -105,6 +108,13 @@ class LambdaHttpProtocol(HttpToolsProtocol):
     """What stood in its place."""
     _idle_since = 0.0
     _idle_timer: asyncio.TimerHandle | None = None
+    _leaving = False
+    """Every answer is the last one of its connection. Of the class that :meth:`with_quick` made: new connections learn it, too."""
+
+    @classmethod
+    def leave(cls) -> None:
+        """From now on every answer ends its connection. Answers under way: :meth:`see_off`."""
+        cls._leaving = True
 
     @classmethod
     def with_quick(cls, quick: QuickInvoke | None) -> type[LambdaHttpProtocol]:
@@ -156,7 +166,8 @@ class LambdaHttpProtocol(HttpToolsProtocol):
             and not self.flow.write_paused
         ):
             self._before = self.cycle
-            self._exchange = self.cycle = _Exchange(keep_alive=self.parser.should_keep_alive())  # type: ignore[assignment]
+            keep_alive = self.parser.should_keep_alive() and not self._leaving
+            self._exchange = self.cycle = _Exchange(keep_alive=keep_alive)  # type: ignore[assignment]
         else:
             self._long_way()
 
@@ -194,6 +205,8 @@ class LambdaHttpProtocol(HttpToolsProtocol):
         self.headers += headers  # the same list as in the scope
         self.expect_100_continue = any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
         super().on_headers_complete()
+        if self._leaving:
+            self.cycle.keep_alive = False
 
     def _declined(self, exchange: _Exchange) -> None:
         self._exchange = None
@@ -236,6 +249,11 @@ class LambdaHttpProtocol(HttpToolsProtocol):
             self._idle_timer = self.loop.call_at(at, self._idle)
 
     # -- ends ---------------------------------------------------------------------------------------------------------
+    def see_off(self) -> None:
+        """The answer under way is the connection's last; without one it stays open for a request that is on its way."""
+        if self.cycle is not None and not self.cycle.response_complete:  # type: ignore[redundant-expr]  # None at first
+            self.cycle.keep_alive = False
+
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._head_timer, self._idle_timer):
             if timer is not None:

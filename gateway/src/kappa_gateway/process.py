@@ -22,6 +22,7 @@ from kappa_gateway.http_protocol import LambdaHttpProtocol
 
 KEEP_ALIVE_SECONDS: Final = 65
 _BACKLOG: Final = 2048
+_POLL_SECONDS: Final = 0.05
 
 
 class StartError(Exception):
@@ -35,8 +36,11 @@ class Server(uvicorn.Server):
     ----------
     graceful_seconds
         How long answers under way may still take after the first SIGINT or SIGTERM; a second one does not wait for them.
+    linger_seconds
+        How long after the first signal it still serves everything, with answers that end their connections; less once nobody is connected.
+        Then connections on which nothing happens are closed.
     on_listening, on_stopping
-        Called once it serves, and with the first signal.
+        Called once it serves, and when that time is over.
     """
 
     def __init__(
@@ -45,13 +49,15 @@ class Server(uvicorn.Server):
         *,
         quick: QuickInvoke | None,
         graceful_seconds: int,
+        linger_seconds: float = 0.0,
         on_listening: Callable[[], None],
         on_stopping: Callable[[], None] = lambda: None,
     ) -> None:
+        self._protocol = LambdaHttpProtocol.with_quick(quick)
         super().__init__(
             uvicorn.Config(
                 application,
-                http=LambdaHttpProtocol.with_quick(quick),
+                http=self._protocol,
                 loop="none",
                 ws="none",
                 lifespan="off",
@@ -67,6 +73,7 @@ class Server(uvicorn.Server):
                 backlog=_BACKLOG,
             )
         )
+        self._linger_seconds = linger_seconds
         self._on_listening = on_listening
         self._on_stopping = on_stopping
 
@@ -74,6 +81,23 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._on_listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._see_off()
+        self._on_stopping()
+        await super().shutdown(sockets)
+
+    async def _see_off(self) -> None:
+        """A client that keeps its connection may be sending its next request at any time: it is answered, and told to come no more."""
+        self._protocol.leave()
+        for connection in self.server_state.connections:
+            assert isinstance(connection, LambdaHttpProtocol)
+            connection.see_off()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._linger_seconds
+        # uvicorn tells nobody when its last connection ends, and waits for it in this way itself.
+        while self.server_state.connections and not self.force_exit and loop.time() < until:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_SECONDS)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -88,8 +112,6 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         self.force_exit = self.should_exit
-        if not self.should_exit:
-            self._on_stopping()
         self.should_exit = True
 
 

@@ -9,36 +9,9 @@ from typing import Any, cast
 import uvicorn
 from uvicorn.server import ServerState
 
+from http_wire import Wire
 from kappa_gateway import http_protocol
 from kappa_gateway.http_protocol import HEAD_BYTES, LambdaHttpProtocol
-
-
-class Wire(asyncio.Transport):
-    """Remembers what was written, by call."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writes: list[bytes] = []
-        self.closed = False
-
-    def write(self, data: Any) -> None:
-        self.writes.append(bytes(data))
-
-    def writelines(self, list_of_data: Any) -> None:
-        self.writes.append(b"".join(list_of_data))
-
-    def close(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
 
 
 async def answer(scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
@@ -47,10 +20,10 @@ async def answer(scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]
     await send({"type": "http.response.body", "body": b"ok"})
 
 
-def connected() -> tuple[LambdaHttpProtocol, Wire]:
+def connected(made: type[LambdaHttpProtocol] = LambdaHttpProtocol) -> tuple[LambdaHttpProtocol, Wire]:
     config = uvicorn.Config(cast(Any, answer), lifespan="off", access_log=False, log_config=None)
     config.load()
-    protocol = LambdaHttpProtocol(config=config, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop())
+    protocol = made(config=config, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop())
     wire = Wire()
     protocol.connection_made(wire)
     return protocol, wire
@@ -114,5 +87,54 @@ def test_a_head_that_takes_too_long_ends_the_connection_and_a_complete_one_does_
         await turns()
         assert not wire.closed
         whole.connection_lost(None)
+
+    asyncio.run(scenario())
+
+
+def test_a_request_on_an_idle_connection_of_a_server_that_leaves_is_answered_and_is_the_last() -> None:
+    async def scenario() -> None:
+        made = LambdaHttpProtocol.with_quick(None)
+        protocol, wire = connected(made)
+        protocol.data_received(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        await turns()
+        assert b"connection: close" not in wire.written
+        made.leave()
+        protocol.see_off()
+        assert not wire.closed
+        protocol.data_received(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        await turns()
+        assert len(wire.writes) == 2
+        assert b"connection: close\r\n" in wire.writes[1]
+        assert wire.writes[1].endswith(b"ok")
+        assert wire.closed
+        protocol.connection_lost(None)
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_under_way_in_a_server_that_leaves_ends_its_connection() -> None:
+    async def scenario() -> None:
+        made = LambdaHttpProtocol.with_quick(None)
+        protocol, wire = connected(made)
+        protocol.data_received(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        made.leave()
+        protocol.see_off()
+        await turns()
+        assert b"connection: close\r\n" in wire.written
+        assert wire.closed
+        protocol.connection_lost(None)
+
+    asyncio.run(scenario())
+
+
+def test_only_the_server_that_leaves_ends_its_connections() -> None:
+    async def scenario() -> None:
+        LambdaHttpProtocol.with_quick(None).leave()
+        protocol, wire = connected(LambdaHttpProtocol.with_quick(None))
+        protocol.data_received(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        await turns()
+        assert wire.writes
+        assert not wire.closed
+        protocol.connection_lost(None)
 
     asyncio.run(scenario())

@@ -10,6 +10,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from http_wire import Wire
 from kappa_core.errors import (
     AccessDeniedException,
     EnvironmentLostException,
@@ -45,34 +46,6 @@ SPEC = VersionSpec(
     task_root="/var/task",
     log_group="/aws/lambda/hello",
 )
-
-
-class Wire(asyncio.Transport):
-    """Remembers what was written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.closed = False
-
-    def write(self, data: Any) -> None:
-        self.written += bytes(data)
-
-    def writelines(self, list_of_data: Any) -> None:
-        self.written += b"".join(list_of_data)
-
-    def close(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
 
 
 class Served:
@@ -333,6 +306,23 @@ def test_a_server_that_stops_answers_and_closes() -> None:
         served.protocol.data_received(request())
         served.protocol.shutdown()
         assert not served.wire.closed
+        invoke, _, reply = served.waiting[0]
+        reply.set_result((result(invoke), b"last"))
+        assert b"connection: close\r\n" in served.wire.written
+        assert served.wire.written.endswith(b"last")
+        assert served.wire.closed
+        served.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_comes_while_the_server_leaves_is_answered_and_is_the_last_of_its_connection() -> None:
+    async def scenario() -> None:
+        served = Served()
+        served.protocol.leave()
+        served.protocol.see_off()
+        assert not served.wire.closed
+        served.protocol.data_received(request())
         invoke, _, reply = served.waiting[0]
         reply.set_result((result(invoke), b"last"))
         assert b"connection: close\r\n" in served.wire.written

@@ -1,8 +1,8 @@
 """``kappa gateway``: the process around the gateway of a cluster. Listens, serves, and leaves without cutting anything off.
 
-On SIGTERM readiness goes first (the chart's preStop has waited until no Service sends requests here any more), then the scaler and idle
-environments go to other gateways; connections are closed as their requests end, and what runs may run to its end. A second signal
-does not wait. It refuses to decide anything about functions.
+On SIGTERM (the chart's preStop has waited until no Service sends new connections here) clients that keep their connection are answered once
+more and told to come no more; then readiness, the scaler and idle environments go, connections are closed as their requests end, and
+what runs may run to its end. A second signal does not wait. It refuses to decide anything about functions.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import logging
 import socket
 import sys
+from typing import Final
 
 import uvloop
 
@@ -23,6 +24,9 @@ from kappa_gateway.kubernetes.link_tls import LinkTlsError
 from kappa_gateway.kubernetes.settings import ClusterSettings
 from kappa_gateway.links.server import ListenError
 from kappa_gateway.process import Server, StartError, bind
+
+LINGER_SECONDS: Final = 2.0
+"""Of connections on which nothing happens: a client in use sends its next request sooner."""
 
 
 def run(settings: ClusterSettings) -> None:
@@ -51,13 +55,14 @@ async def _serve(settings: ClusterSettings, listener: socket.socket) -> None:
             server = Server(
                 gateway.application,
                 quick=gateway.quick,
-                graceful_seconds=max(1, round(settings.drain_seconds)),
+                graceful_seconds=max(1, round(settings.drain_seconds - LINGER_SECONDS)),
+                linger_seconds=LINGER_SECONDS,
                 on_listening=gateway.load_control_plane,
                 on_stopping=leave,
             )
             await server.serve(sockets=[listener])
             if left_at and not server.force_exit:
-                await gateway.finish(settings.drain_seconds - (loop.time() - left_at[0]))
+                await gateway.finish(settings.drain_seconds - LINGER_SECONDS - (loop.time() - left_at[0]))
         finally:
             with contextlib.suppress(asyncio.CancelledError):
                 await gateway.close()
