@@ -17,7 +17,7 @@ from kappa_core.ports.logs import LogStore
 from kappa_core.ports.queue import EventQueue
 from kappa_core.ports.store import ResourceStore
 from kappa_core.resources import AccountId, Key, Region, Sha256
-from kappa_gateway.api.app import Answered, Authorise, build_app, raw_path
+from kappa_gateway.api.app import Answered, Authorise, build_app
 from kappa_gateway.api.context import RequestContext
 from kappa_gateway.asgi import Application
 from kappa_gateway.auth.credential import SignedRequest
@@ -81,15 +81,7 @@ def build_control_plane(
     )
 
     async def speaks_for(request: Request, action: str, function: str) -> tuple[AccountId, Region]:
-        scope = request.scope
-        signed = SignedRequest(
-            method=scope["method"],
-            raw_path=raw_path(scope),
-            query_string=scope["query_string"],
-            headers=scope["headers"],
-            body=b"",
-        )
-        identity = await identified(authenticator, signed, now=time.time())
+        identity = await identified(authenticator, SignedRequest.of(request.scope, b""), now=time.time())
         if authorise is not None:
             await authorise(identity, action, {"FunctionName": function})
         return AccountId(identity.account), Region(identity.region)

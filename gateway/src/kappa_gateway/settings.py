@@ -49,6 +49,11 @@ class GatewaySettings(BaseSettings):
         limits.ACCOUNT_CONCURRENCY, ge=1, description="Concurrent executions of an account and region."
     )
     timeout_max: int = Field(limits.TIMEOUT_MAX, ge=1, description="Longest function timeout that is accepted, in seconds.")
+    strict_states: bool = Field(
+        False,
+        description="Answer AWS's 409 while a function is Pending or being updated (on a laptop that then takes half a second); "
+        "otherwise such calls wait for it.",
+    )
 
     # -- asynchronous invocations -----------------------------------------------------------------------------------
     async_retry_delays: Annotated[tuple[float, ...], NoDecode] = Field(
@@ -132,11 +137,6 @@ class Settings(GatewaySettings):
 
     # -- running functions -----------------------------------------------------------------------------------------
     nearest_runtime: bool = Field(False, description="Run a function whose runtime version is not installed on the nearest one.")
-    strict_states: bool = Field(
-        False,
-        description="Answer AWS's 409 while a function is Pending or being updated, and let that take half a second; "
-        "otherwise such calls wait for it.",
-    )
     sandbox: Literal["auto", "namespaces", "plain"] = Field(
         "auto", description="Give functions /var/task, /opt and a sized /tmp of their own through namespaces, where they work."
     )

@@ -58,8 +58,8 @@ def messages(events: list[LogEvent]) -> list[str]:
 
 def test_what_was_appended_is_read_at_once_in_order_of_arrival(opened: Opener) -> None:
     async def scenario(store: LogStore) -> None:
-        await store.append(GROUP, [event("one\n", at=3, stream="s1", request_id="r1"), event("two\n", at=1)])
-        await store.append(GROUP, [event("three\n", at=2)])
+        store.append(GROUP, [event("one\n", at=3, stream="s1", request_id="r1"), event("two\n", at=1)])
+        store.append(GROUP, [event("three\n", at=2)])
         found = await store.read(GROUP)
         assert messages(found) == ["one\n", "two\n", "three\n"]
         assert (found[0].timestamp_ms, found[0].stream, found[0].request_id) == (3, "s1", "r1")
@@ -71,7 +71,7 @@ def test_what_was_appended_is_read_at_once_in_order_of_arrival(opened: Opener) -
 def test_event_ids_are_unique_stable_and_ascend(opened: Opener) -> None:
     async def scenario(store: LogStore) -> None:
         for number in range(5):
-            await store.append(GROUP, [event(f"{number}.{index}") for index in range(30)])
+            store.append(GROUP, [event(f"{number}.{index}") for index in range(30)])
             await store.read(OTHER)
         ids = [found.event_id for found in await store.read(GROUP)]
         assert len(set(ids)) == 150
@@ -83,9 +83,9 @@ def test_event_ids_are_unique_stable_and_ascend(opened: Opener) -> None:
 
 def test_groups_are_apart_and_listed_by_prefix(opened: Opener) -> None:
     async def scenario(store: LogStore) -> None:
-        await store.append(OTHER, [event("g")])
-        await store.append(GROUP, [event("f")])
-        await store.append(LogGroup(ACCOUNT, REGION, "/custom_%"), [event("c")])
+        store.append(OTHER, [event("g")])
+        store.append(GROUP, [event("f")])
+        store.append(LogGroup(ACCOUNT, REGION, "/custom_%"), [event("c")])
         assert messages(await store.read(GROUP)) == ["f"]
         assert await store.groups(ACCOUNT, REGION, prefix="/aws/") == [GROUP, OTHER]
         assert [group.name for group in await store.groups(ACCOUNT, REGION, prefix="/custom_%")] == ["/custom_%"]
@@ -104,7 +104,7 @@ def test_a_read_can_be_narrowed(opened: Opener) -> None:
             event("c", at=30, stream="2026/01/02/[1]aa", request_id="r2"),
         ]
         for each in events:
-            await store.append(GROUP, [each])
+            store.append(GROUP, [each])
         assert messages(await store.read(GROUP, stream="2026/01/01/[1]aa")) == ["a"]
         assert messages(await store.read(GROUP, stream_prefix="2026/01/01/")) == ["a", "b"]
         assert messages(await store.read(GROUP, request_id="r1")) == ["a", "b"]
@@ -122,7 +122,7 @@ def test_a_read_can_be_narrowed(opened: Opener) -> None:
 def test_pages_by_event_id_join_to_the_whole(opened: Opener) -> None:
     async def scenario(store: LogStore) -> None:
         for number in range(10):
-            await store.append(GROUP, [event(f"{number}-{index}") for index in range(7)])
+            store.append(GROUP, [event(f"{number}-{index}") for index in range(7)])
             await store.read(GROUP, limit=1)
         found: list[str] = []
         after = None
@@ -136,11 +136,11 @@ def test_pages_by_event_id_join_to_the_whole(opened: Opener) -> None:
 
 def test_a_follower_is_told_the_stored_events_and_then_what_arrives(opened: Opener) -> None:
     async def scenario(store: LogStore) -> None:
-        await store.append(GROUP, [event("old", at=1), event("recent", at=10)])
+        store.append(GROUP, [event("old", at=1), event("recent", at=10)])
         async with contextlib.aclosing(store.follow(GROUP, start_ms=5)) as follower:
             assert (await anext(follower)).message == "recent"
-            await store.append(OTHER, [event("other", at=11)])
-            await store.append(GROUP, [event("new", at=11), event("newer", at=12)])
+            store.append(OTHER, [event("other", at=11)])
+            store.append(GROUP, [event("new", at=11), event("newer", at=12)])
             assert [(await anext(follower)).message for _ in range(2)] == ["new", "newer"]
 
     run(opened, scenario)
@@ -148,11 +148,11 @@ def test_a_follower_is_told_the_stored_events_and_then_what_arrives(opened: Open
 
 def test_a_follower_without_a_start_is_told_only_what_arrives(opened: Opener) -> None:
     async def scenario(store: LogStore) -> None:
-        await store.append(GROUP, [event("before")])
+        store.append(GROUP, [event("before")])
         async with contextlib.aclosing(store.follow(GROUP)) as follower:
-            await store.append(GROUP, [event("after")])
+            store.append(GROUP, [event("after")])
             assert (await anext(follower)).message == "after"
-            await store.append(GROUP, [event("later")])
+            store.append(GROUP, [event("later")])
             assert (await anext(follower)).message == "later"
 
     run(opened, scenario)
@@ -161,7 +161,7 @@ def test_a_follower_without_a_start_is_told_only_what_arrives(opened: Opener) ->
 def test_a_waiting_follower_ends_when_the_store_is_closed(opened: Opener) -> None:
     async def scenario(store: LogStore) -> None:
         follower = store.follow(GROUP, start_ms=0)
-        await store.append(GROUP, [event("last")])
+        store.append(GROUP, [event("last")])
 
         async def listen() -> list[str]:
             return [found.message async for found in follower]
@@ -172,20 +172,20 @@ def test_a_waiting_follower_ends_when_the_store_is_closed(opened: Opener) -> Non
         await store.close()
         assert set(await listener) <= {"last"}
         await store.close()
-        await store.append(GROUP, [event("ignored")])
+        store.append(GROUP, [event("ignored")])
 
     run(opened, scenario)
 
 
 def test_a_deleted_group_is_gone_and_can_begin_anew(opened: Opener) -> None:
     async def scenario(store: LogStore) -> None:
-        await store.append(GROUP, [event("old")])
-        await store.append(OTHER, [event("kept")])
+        store.append(GROUP, [event("old")])
+        store.append(OTHER, [event("kept")])
         await store.delete_group(GROUP)
         await store.delete_group(GROUP)
         assert await store.read(GROUP) == []
         assert await store.groups(ACCOUNT, REGION) == [OTHER]
-        await store.append(GROUP, [event("new")])
+        store.append(GROUP, [event("new")])
         assert messages(await store.read(GROUP)) == ["new"]
         assert messages(await store.read(OTHER)) == ["kept"]
 
@@ -196,8 +196,8 @@ def test_any_text_comes_back(opened: Opener) -> None:
     texts = ["", "\0\n", "ünï\U0001f600\n", "x" * 300_000 + "\n", '{"json": true}\n']
 
     async def scenario(store: LogStore) -> None:
-        await store.append(GROUP, [event(text) for text in texts])
-        await store.append(GROUP, [])
+        store.append(GROUP, [event(text) for text in texts])
+        store.append(GROUP, [])
         assert messages(await store.read(GROUP)) == texts
 
     run(opened, scenario)

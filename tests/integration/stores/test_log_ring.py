@@ -31,7 +31,7 @@ def numbers(events: list[LogEvent]) -> list[int]:
 
 async def fill(store: SqliteLogStore, group: LogGroup, *, count: int) -> None:
     for first in range(0, count, 500):
-        await store.append(group, lines(first, 500))
+        store.append(group, lines(first, 500))
         await store.groups(ACCOUNT, REGION)
 
 
@@ -43,7 +43,7 @@ def test_a_loud_function_loses_its_own_oldest_lines_only(tmp_path: Path) -> None
     async def scenario() -> None:
         bounds = Bounds(total_bytes=10_000_000, group_bytes=1_000_000)
         store = await SqliteLogStore.open(tmp_path / "logs.db", bounds=bounds)
-        await store.append(QUIET, lines(0, 1))
+        store.append(QUIET, lines(0, 1))
         await fill(store, LOUD, count=10_000)
         kept = numbers(await store.read(LOUD))
         assert kept == list(range(10_000 - len(kept), 10_000))
@@ -75,10 +75,10 @@ def test_old_lines_go_by_age(tmp_path: Path) -> None:
     async def scenario() -> None:
         now = 0
         store = await SqliteLogStore.open(tmp_path / "logs.db", bounds=Bounds(age_seconds=10), clock_ms=lambda: now)
-        await store.append(QUIET, lines(0, 1))
+        store.append(QUIET, lines(0, 1))
         await store.read(QUIET)
         now = 10_001
-        await store.append(LOUD, lines(1, 1))
+        store.append(LOUD, lines(1, 1))
         assert await store.read(QUIET) == []
         assert numbers(await store.read(LOUD)) == [1]
         await store.close()
@@ -89,11 +89,11 @@ def test_old_lines_go_by_age(tmp_path: Path) -> None:
 def test_lines_survive_a_restart(tmp_path: Path) -> None:
     async def scenario() -> None:
         store = await SqliteLogStore.open(tmp_path / "logs.db")
-        await store.append(LOUD, lines(0, 10))
+        store.append(LOUD, lines(0, 10))
         await store.close()
         store = await SqliteLogStore.open(tmp_path / "logs.db")
         first = await store.read(LOUD)
-        await store.append(LOUD, lines(10, 1))
+        store.append(LOUD, lines(10, 1))
         assert numbers(await store.read(LOUD, after_event_id=first[-1].event_id)) == [10]
         await store.close()
 
@@ -104,12 +104,12 @@ def test_what_does_not_fit_into_the_buffer_is_dropped_and_counted(tmp_path: Path
     async def scenario() -> None:
         store = await SqliteLogStore.open(tmp_path / "logs.db", buffer_bytes=100_000)
         for first in range(0, 1_000, 10):
-            await store.append(LOUD, lines(first, 10))
+            store.append(LOUD, lines(first, 10))
         kept = numbers(await store.read(LOUD))
         assert kept == list(range(len(kept)))
         assert len(kept) + store.dropped == 1_000
         assert store.dropped > 0
-        await store.append(LOUD, lines(5_000, 1))
+        store.append(LOUD, lines(5_000, 1))
         assert numbers(await store.read(LOUD, newest=True, limit=1)) == [5_000]
         await store.close()
 
@@ -122,11 +122,11 @@ def test_a_file_that_cannot_be_written_drops_lines_with_one_warning(tmp_path: Pa
         with contextlib.closing(sqlite3.connect(tmp_path / "logs.db", isolation_level=None)) as vandal:
             vandal.execute("ALTER TABLE batches RENAME TO elsewhere")
             for number in range(3):
-                await store.append(LOUD, lines(number, 5))
+                store.append(LOUD, lines(number, 5))
                 await store.groups(ACCOUNT, REGION)
             assert store.dropped == 15
             vandal.execute("ALTER TABLE elsewhere RENAME TO batches")
-        await store.append(LOUD, lines(9, 1))
+        store.append(LOUD, lines(9, 1))
         assert numbers(await store.read(LOUD)) == [9]
         await store.close()
 
@@ -139,7 +139,7 @@ def test_a_damaged_file_is_moved_aside(tmp_path: Path, caplog: pytest.LogCapture
     async def scenario() -> None:
         (tmp_path / "logs.db").write_bytes(b"not a database" * 100)
         store = await SqliteLogStore.open(tmp_path / "logs.db")
-        await store.append(LOUD, lines(0, 1))
+        store.append(LOUD, lines(0, 1))
         assert numbers(await store.read(LOUD)) == [0]
         await store.close()
 
@@ -153,7 +153,7 @@ def test_two_gateways_share_one_ring(tmp_path: Path) -> None:
         ours, theirs = await SqliteLogStore.open(tmp_path / "logs.db"), await SqliteLogStore.open(tmp_path / "logs.db")
         async with asyncio.timeout(30), contextlib.aclosing(ours.follow(LOUD, start_ms=0)) as follower:
             for turn in range(4):
-                await (ours if turn % 2 else theirs).append(LOUD, lines(turn, 1))
+                (ours if turn % 2 else theirs).append(LOUD, lines(turn, 1))
                 assert int((await anext(follower)).message) == turn
         assert len({event.event_id for event in await theirs.read(LOUD)}) == 4
         await ours.close()

@@ -9,6 +9,7 @@ import asyncio
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Final
 
 import msgspec
 
@@ -18,46 +19,56 @@ from kappa_core.resources import AccountId, Region
 DEFAULT_EVENTS_PER_GROUP = 100_000
 EVENT_OVERHEAD = 512
 """Bytes that an event takes beside its message, about."""
+ARRIVALS_PER_MS = 1_000_000
+"""Ids of one millisecond; more than can arrive."""
 
 
 class _Follower:
     """What one follower has not taken yet."""
 
-    def __init__(self, group: LogGroup) -> None:
+    def __init__(self, group: LogGroup, *, at_most: int) -> None:
         self.group = group
-        self.pending: deque[LogEvent] = deque()
+        # Who follows and does not read loses the oldest lines, and not the gateway its memory.
+        self.pending: deque[LogEvent] = deque(maxlen=at_most)
         self.woken = asyncio.Event()
 
 
 class MemoryLogStore:
     """The twin of every LogStore, and the one of gateways in a cluster. ``events_per_group`` and ``total_bytes`` (of messages and
-    :data:`EVENT_OVERHEAD`) bound what is kept; the oldest go first."""
+    :data:`EVENT_OVERHEAD`) bound what is kept; the oldest go first. Ids begin with the time of arrival and end with ``origin``, so
+    that those of several gateways (of different origins) stand in one order and are never the same."""
+
+    missing: Final[frozenset[str]] = frozenset()
 
     def __init__(
         self,
         *,
         clock_ms: Callable[[], int],
+        origin: int = 0,
         events_per_group: int = DEFAULT_EVENTS_PER_GROUP,
         total_bytes: int | None = None,
     ) -> None:
         self._clock_ms = clock_ms
+        self._origin = origin
         self._events_per_group = events_per_group
         self._total_bytes = total_bytes
         self._bytes = 0
         self._order: deque[tuple[LogGroup, str]] = deque()
         """Group and event id of everything kept, and of what has gone from a full group since, oldest first."""
         self._groups: dict[LogGroup, deque[LogEvent]] = {}
-        self._arrived = 0
+        self._newest = 0
+        """First part of the newest event's id."""
         self._closed = False
+        self._dismissed = False
         self._followers: weakref.WeakSet[_Follower] = weakref.WeakSet()
 
-    async def append(self, group: LogGroup, events: Sequence[LogEvent], /) -> None:
+    def append(self, group: LogGroup, events: Sequence[LogEvent], /) -> None:
         if self._closed or not events:
             return
         now = self._clock_ms()
         for event in events:
-            self._arrived += 1
-            stored = msgspec.structs.replace(event, event_id=event_id(self._arrived, 0), ingestion_ms=now)
+            self._newest = max(self._newest + 1, now * ARRIVALS_PER_MS)
+            stored = msgspec.structs.replace(event, event_id=event_id(self._newest, self._origin), ingestion_ms=now)
             self._keep(group, stored)
             for follower in list(self._followers):
                 if follower.group == group:
@@ -111,7 +122,7 @@ class MemoryLogStore:
         return found[max(0, len(found) - limit) :] if newest else found[:limit]
 
     def follow(self, group: LogGroup, /, *, start_ms: int | None = None) -> AsyncGenerator[LogEvent, None]:
-        follower = _Follower(group)
+        follower = _Follower(group, at_most=self._events_per_group)
         if start_ms is not None:
             follower.pending.extend(event for event in self._groups.get(group, ()) if event.timestamp_ms >= start_ms)
         self._followers.add(follower)
@@ -127,6 +138,12 @@ class MemoryLogStore:
     async def delete_group(self, group: LogGroup, /) -> None:
         self._bytes -= sum(map(_size, self._groups.pop(group, ())))
 
+    def dismiss(self) -> None:
+        """End the followers, and those that come later once they have what is stored; lines are still kept and read."""
+        self._dismissed = True
+        for follower in list(self._followers):
+            follower.woken.set()
+
     async def close(self) -> None:
         self._closed = True
         for follower in list(self._followers):
@@ -139,7 +156,7 @@ class MemoryLogStore:
                     event = follower.pending.popleft()
                     if start_ms is None or event.timestamp_ms >= start_ms:
                         yield event
-                if self._closed:
+                if self._closed or self._dismissed:
                     return
                 follower.woken.clear()
                 await follower.woken.wait()

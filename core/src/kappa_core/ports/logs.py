@@ -59,8 +59,12 @@ def selected(
     )
 
 
-class LogStore(Protocol):
-    async def append(self, group: LogGroup, events: Sequence[LogEvent], /) -> None: ...
+class LogReader(Protocol):
+    """Log events, wherever they are."""
+
+    @property
+    def missing(self) -> frozenset[str]:
+        """Places whose events the latest reads lack because they do not answer; none where everything is in one place."""
 
     async def read(
         self,
@@ -81,6 +85,11 @@ class LogStore(Protocol):
     def follow(self, group: LogGroup, /, *, start_ms: int | None = None) -> AsyncGenerator[LogEvent, None]:
         """Events as they arrive, beginning with the stored ones from ``start_ms``; without it only those that arrive from this
         call on. Ends only by being closed, itself or with the store."""
+
+
+class LogStore(LogReader, Protocol):
+    def append(self, group: LogGroup, events: Sequence[LogEvent], /) -> None:
+        """Never waits: whoever hands lines over is the loop that dispatches. A read that begins later finds them."""
 
     async def groups(self, account: AccountId, region: Region, /, *, prefix: str = "") -> list[LogGroup]: ...
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
-from urllib.parse import quote
+from typing import Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
@@ -29,7 +28,7 @@ from kappa_gateway.api.model import OperationModel, ServiceModel, load_model
 from kappa_gateway.api.parse import parse_query, parse_request
 from kappa_gateway.api.serialise import HttpResponse, serialise
 from kappa_gateway.api.store_errors import store_error
-from kappa_gateway.auth.credential import SignedRequest, read_credential
+from kappa_gateway.auth.credential import SignedRequest, raw_path, read_credential
 from kappa_gateway.auth.identity import Authenticator, Identity, identified
 from kappa_gateway.wire import REQUEST_ID_HEADER, error_response, new_request_id, unexpected_error_response
 
@@ -214,15 +213,7 @@ class _ControlPlane:
         )
 
     async def _identify(self, request: Request, body: bytes) -> Identity:
-        scope = request.scope
-        signed = SignedRequest(
-            method=scope["method"],
-            raw_path=raw_path(scope),
-            query_string=scope["query_string"],
-            headers=scope["headers"],
-            body=body,
-        )
-        return await identified(self._authenticator, signed, now=self._clock())
+        return await identified(self._authenticator, SignedRequest.of(request.scope, body), now=self._clock())
 
 
 def _context(request: Request, identity: Identity, request_id: str) -> RequestContext:
@@ -248,21 +239,8 @@ async def _unknown_operation(request: Request, _: Exception) -> Response:
 
 def _another_service(request: Request) -> str:
     """A hint for requests that are signed for another AWS service: a function whose service has no endpoint sends them here."""
-    signed = SignedRequest(
-        method=request.method,
-        raw_path=b"",
-        query_string=request.scope["query_string"],
-        headers=request.scope["headers"],
-        body=b"",
-    )
-    credential = read_credential(signed)
+    credential = read_credential(SignedRequest.of(request.scope, b""))
     if credential is None or credential.service == "lambda" or not credential.service.isalnum():
         return ""
     name = credential.service
     return f". It is signed for {name}: say where that is with KAPPA_ENDPOINT_URL_{name.upper()} or KAPPA_ENDPOINT_URL."
-
-
-def raw_path(scope: Mapping[str, Any]) -> bytes:
-    """The path as sent. ASGI lets a server leave it out; then encoding the decoded one is the best there is."""
-    sent: bytes | None = scope.get("raw_path")
-    return sent if sent is not None else quote(scope["path"], safe="/~").encode("ascii")

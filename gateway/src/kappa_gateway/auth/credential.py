@@ -8,10 +8,10 @@ is :mod:`.sigv4`'s work. Works on raw ASGI bytes, because what was signed must n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Final
-from urllib.parse import unquote_to_bytes
+from typing import Any, Final, Self
+from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
 
@@ -33,6 +33,23 @@ class SignedRequest(msgspec.Struct, frozen=True, kw_only=True):
     headers: Sequence[tuple[bytes, bytes]]
     """Names in lower case."""
     body: bytes
+
+    @classmethod
+    def of(cls, scope: Mapping[str, Any], body: bytes) -> Self:
+        """The request of an ASGI scope."""
+        return cls(
+            method=scope["method"],
+            raw_path=raw_path(scope),
+            query_string=scope["query_string"],
+            headers=scope["headers"],
+            body=body,
+        )
+
+
+def raw_path(scope: Mapping[str, Any]) -> bytes:
+    """The path as sent. ASGI lets a server leave it out; then encoding the decoded one is the best there is."""
+    sent: bytes | None = scope.get("raw_path")
+    return sent if sent is not None else quote(scope["path"], safe="/~").encode("ascii")
 
 
 class Credential(msgspec.Struct, frozen=True):

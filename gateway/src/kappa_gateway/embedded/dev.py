@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import socket
@@ -27,7 +26,6 @@ from kappa_gateway.settings import Settings, is_loopback
 
 STOP_SECONDS: Final = 1.0
 """How long answers under way may still take after Ctrl-C; functions that run longer are cut off."""
-GC_THRESHOLD: Final = (20_000, 20, 50)
 
 
 def run(settings: Settings) -> None:
@@ -49,8 +47,6 @@ def run(settings: Settings) -> None:
 async def _serve(settings: Settings, data_dir: DataDir, listener: socket.socket) -> None:
     endpoint = _endpoint(settings.host, listener)
     gateway = await EmbeddedGateway.open(settings, data_dir, endpoint=endpoint, environment=os.environ)
-    # Every invocation makes and drops some dozens of small objects, none of them in cycles: the default would collect all the time.
-    gc.set_threshold(*GC_THRESHOLD)
     try:
         surroundings: list[asyncio.Task[None]] = []
 

@@ -1,28 +1,20 @@
 """The embedded gateway put together: drivers, operations, links and the hot path, in the order in which they start and stop.
 
-The one place that knows every part. It holds no rule of its own; what is decided here is only which driver stands behind which port.
-The control plane's web framework and the service model are loaded after the gateway listens, off the event loop: an invocation does
-not need them, and the first control-plane request waits for what is left of that.
+The one place that knows every driver of a laptop. It holds no rule of its own; what is decided here is only which driver stands behind
+which port. What is the same in a cluster is :mod:`kappa_gateway.assembly`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import logging
-import random
-import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from importlib.metadata import version as distribution_version
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from kappa_core.link.frames import LogLine
 from kappa_core.names import function_arn
-from kappa_core.ports.logs import LogEvent, LogGroup
-from kappa_core.resources import AccountId, Region
 from kappa_core.spec import VersionSpec
-from kappa_gateway.asgi import Application, Gateway
+from kappa_gateway.assembly import AssembledGateway, epoch_ms, log_events
 from kappa_gateway.auth.browser import BrowserGuard
 from kappa_gateway.auth.credential import SignedRequest
 from kappa_gateway.auth.identity import Authenticator, Defaults, Unverified, Verified
@@ -35,15 +27,8 @@ from kappa_gateway.embedded.links import EmbeddedLinks
 from kappa_gateway.embedded.runtimes import Runtimes
 from kappa_gateway.embedded.sdks import sdk_variables
 from kappa_gateway.embedded.specs import Specs
-from kappa_gateway.hot.index import FunctionIndex
-from kappa_gateway.hot.invoke import InvokePath
 from kappa_gateway.hot.path import Caller
-from kappa_gateway.hot.quick import QuickInvoke
-from kappa_gateway.hot.stream import StreamPath
 from kappa_gateway.hot.version import Version
-from kappa_gateway.observe.access import AccessLog
-from kappa_gateway.observe.metrics import Metrics
-from kappa_gateway.operations.locks import KeyedLocks
 from kappa_gateway.operations.preparing import UnpackedCode
 from kappa_gateway.operations.settle import Settler
 from kappa_gateway.operations.sweep import Sweeper
@@ -75,22 +60,15 @@ class OneKey:
         return self._secret if access_key_id == self._access_key_id else None
 
 
-class EmbeddedGateway:
-    """See the module. Use :meth:`open`; then serve :attr:`application` and call :meth:`close` at the end."""
-
-    application: Gateway
-    quick: QuickInvoke | None
+class EmbeddedGateway(AssembledGateway):
+    """See the module. Use :meth:`open`."""
 
     def __init__(self, settings: Settings, data_dir: DataDir, *, endpoint: str, environment: Mapping[str, str]) -> None:
+        super().__init__(settings)
         self._settings = settings
         self._data_dir = data_dir
         self._endpoint = endpoint
         self._environment = environment
-        self._tasks: list[asyncio.Task[object]] = []
-        self._closers: list[Callable[[], Coroutine[Any, Any, object]]] = []
-        self._control_plane: asyncio.Task[Application] | None = None
-        self._trouble: str | None = None
-        self.metrics = Metrics()
 
     @classmethod
     async def open(
@@ -100,34 +78,29 @@ class EmbeddedGateway:
 
         Raises StoreUnavailable, BlobError and ListenError with one line each.
         """
-        gateway = cls(settings, data_dir, endpoint=endpoint, environment=environment)
-        try:
-            await gateway._start()
-        except BaseException:
-            await gateway.close()
-            raise
-        return gateway
+        return await cls(settings, data_dir, endpoint=endpoint, environment=environment)._started()
 
     async def _start(self) -> None:
         settings, data_dir = self._settings, self._data_dir
         self.store = AnnouncedStore(await SqliteResourceStore.open(data_dir.resources))
         self._closers.append(self.store.close)
-        self.blobs = await FileBlobStore.open(data_dir.blobs)
-        self._closers.append(self.blobs.close)
-        self.logs = await SqliteLogStore.open(data_dir.logs, bounds=ring.Bounds(total_bytes=settings.log_bytes))
-        self._closers.append(self.logs.close)
-        self.metrics.count_dropped_log_lines(lambda: self.logs.dropped)
+        self.blobs = blobs = await FileBlobStore.open(data_dir.blobs)
+        self._closers.append(blobs.close)
+        self.logs = logs = await SqliteLogStore.open(data_dir.logs, bounds=ring.Bounds(total_bytes=settings.log_bytes))
+        self._closers.append(logs.close)
+        self.metrics.count_dropped_log_lines(lambda: logs.dropped)
 
         self.events = await EmbeddedEvents.open(settings, data_dir=data_dir)
         self._closers.append(self.events.close)
+        self._queue = self.events.queue
 
         self._session_keys = SessionKeys(data_dir.secret)
+        self._code_links = CodeLinks(data_dir.secret, now=time.time)
         self._authenticator = self._make_authenticator()
         self._usual = self._authenticator.usual if isinstance(self._authenticator, Unverified) else None
-        self._trees = await CodeTrees.open(data_dir.trees, self.blobs)
+        self._trees = await CodeTrees.open(data_dir.trees, blobs)
         self._closers.append(self._trees.close)
         self.runtimes = Runtimes(cache=data_dir.cache, nearest=settings.nearest_runtime)
-        self._locks = KeyedLocks()
         self._settler = Settler(
             store=self.store,
             preparation=UnpackedCode(store=self.store, trees=self._trees, runtimes=self.runtimes),
@@ -146,80 +119,20 @@ class EmbeddedGateway:
         self.links = await EmbeddedLinks.open(settings, data_dir=data_dir, on_logs=self._take_logs)
         self.metrics.collect_from(self.links.gauges)
         self._closers.append(self.links.close)
-        index = FunctionIndex(
-            store=self.store,
-            make_spec=specs.make,
-            recorder=lambda account, function, qualifier: self.metrics.invocation(
-                account=account, function=function, qualifier=qualifier, mode="RequestResponse"
-            ),
-            settled=None if settings.strict_states else self._settler.await_settled,
-            draw=random.random,
-            observer=self.links.observer(specs.make),
-        )
-        self.store.listeners.append(index.apply)
-        self._follow(index.run(), "index")
-        self._follow(self._settler.run(), "settler")
-        self._closers.append(self._settler.stop)
+        index = self._open_index(make_spec=specs.make, observer=self.links.observer(specs.make))
         self.events.employ(index=index, store=self.store, links=self.links.port, metrics=self.metrics)
         self._closers.append(self.events.put_down)
         self._follow(self.events.run(), "events")
-        sweeper = Sweeper(store=self.store, blobs=self.blobs, trees=self._trees, clock=_epoch_ms)
+        sweeper = Sweeper(store=self.store, blobs=self.blobs, trees=self._trees, clock=epoch_ms)
         self._follow(sweeper.run(), "sweeper")
-        guard = BrowserGuard((*settings.allowed_hosts, settings.host))
-        # The access line is written around ASGI, which the short way does not pass.
-        self.quick = (
-            None
-            if settings.access_log
-            else QuickInvoke(
-                allows_host=guard.allows_host,
-                authenticate=self._caller,
-                router=index,
-                links=self.links.port,
-                in_flight=self.metrics.in_flight,
-                start_task=lambda work: self._follow(work, "look up a function that has no environment", forget=True),
-            )
+        self._open_ways_in(
+            guard=BrowserGuard((*settings.allowed_hosts, settings.host)),
+            authenticate=self._caller,
+            router=index,
+            links=self.links.port,
+            events=self.events.intake,
+            healthy=lambda: self._broken,
         )
-        self.application = Gateway(
-            guard=guard,
-            invoke=InvokePath(
-                authenticate=self._caller,
-                router=index,
-                links=self.links.port,
-                limits=settings.limits,
-                in_flight=self.metrics.in_flight,
-                events=self.events.intake,
-            ),
-            stream=StreamPath(
-                authenticate=self._caller,
-                router=index,
-                links=self.links.port,
-                limits=settings.limits,
-                in_flight=self.metrics.in_flight,
-            ),
-            control_plane=self._loaded_control_plane,
-            metrics=self.metrics,
-            access_log=AccessLog(sys.stdout) if settings.access_log else None,
-            healthy=lambda: self._trouble,
-        )
-
-    def load_control_plane(self) -> None:
-        """Begin to load what the control plane needs; called once the gateway listens."""
-        if self._control_plane is None:
-            self._control_plane = asyncio.create_task(asyncio.to_thread(self._build_control_plane), name="load the control plane")
-            # What is loaded now stays; the collector need not walk it again and again while invocations make garbage.
-            self._control_plane.add_done_callback(lambda _: gc.freeze())
-
-    async def close(self) -> None:
-        """Stop everything, in the reverse order of its start. Idempotent."""
-        if self._control_plane is not None:
-            await asyncio.wait([self._control_plane])
-        for task in reversed(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        self._tasks.clear()
-        while self._closers:
-            await self._closers.pop()()
 
     # -- parts ----------------------------------------------------------------------------------------------------
     def _make_authenticator(self) -> Authenticator:
@@ -233,7 +146,7 @@ class EmbeddedGateway:
     def _caller(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], body: bytes) -> Caller:
         identity = self._usual(headers) if self._usual is not None else None
         if identity is None:
-            identity = self._authenticator.identify(_signed(scope, body), now=time.time())
+            identity = self._authenticator.identify(SignedRequest.of(scope, body), now=time.time())
         return Caller(identity.account, identity.region)
 
     def _credentials(self, version: Version) -> dict[str, str]:
@@ -254,57 +167,7 @@ class EmbeddedGateway:
         )
 
     def _take_logs(self, spec: VersionSpec, lines: Sequence[LogLine], streams: Mapping[int, str]) -> None:
-        group = LogGroup(AccountId(spec.account), Region(spec.region), spec.log_group)
-        events = [LogEvent(line.timestamp_ms, line.message, streams.get(line.stream, ""), line.request_id) for line in lines]
-        self.logs.take(group, events)
+        self.logs.append(*log_events(spec, lines, streams))
 
-    async def _loaded_control_plane(self) -> Application:
-        self.load_control_plane()
-        assert self._control_plane is not None
-        return await asyncio.shield(self._control_plane)
-
-    def _build_control_plane(self) -> Application:
-        """Runs in a thread: importing the web framework and the service model takes half a second."""
-        from kappa_gateway.embedded.control_plane import build_control_plane  # noqa: PLC0415
-
-        return build_control_plane(
-            settings=self._settings,
-            store=self.store,
-            blobs=self.blobs,
-            logs=self.logs,
-            events=self.events,
-            settler=self._settler,
-            locks=self._locks,
-            authenticator=self._authenticator,
-            code_links=CodeLinks(self._data_dir.secret, now=time.time),
-            answered=self.metrics.api_request,
-            version=distribution_version("kappa-faas"),
-        )
-
-    def _follow(self, work: Coroutine[Any, Any, object], name: str, *, forget: bool = False) -> None:
-        """Run a part until the end. One that fails makes the gateway unhealthy, loudly: it cannot serve half."""
-        task = asyncio.create_task(work, name=name)
-
-        def ended(done: asyncio.Task[object]) -> None:
-            if forget:
-                self._tasks.remove(done)
-            if not done.cancelled() and (error := done.exception()) is not None:
-                _log.error("%s failed", name, exc_info=error)
-                self._trouble = f"{name} failed: {error}"
-
-        self._tasks.append(task)
-        task.add_done_callback(ended)
-
-
-def _signed(scope: Mapping[str, Any], body: bytes) -> SignedRequest:
-    return SignedRequest(
-        method=scope["method"],
-        raw_path=scope.get("raw_path") or scope["path"].encode(),
-        query_string=scope["query_string"],
-        headers=scope["headers"],
-        body=body,
-    )
-
-
-def _epoch_ms() -> int:
-    return time.time_ns() // 1_000_000
+    def _wake(self) -> None:
+        self.events.wake()

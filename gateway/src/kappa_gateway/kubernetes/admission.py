@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
-from kappa_gateway.auth.credential import SignedRequest
+from kappa_gateway.auth.credential import SignedRequest, raw_path
 from kappa_gateway.auth.identity import Authenticator, Identity, Undecided, identified
 from kappa_gateway.hot.path import Caller, Unadmitted
 from kappa_gateway.hot.request import INVOKE, INVOKE_WITH_RESPONSE_STREAM
@@ -29,13 +29,7 @@ class Admission:
         self._now = now
 
     def __call__(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], body: bytes, /) -> Caller:
-        request = SignedRequest(
-            method=scope["method"],
-            raw_path=scope.get("raw_path") or scope["path"].encode(),
-            query_string=scope["query_string"],
-            headers=scope["headers"],
-            body=body,
-        )
+        request = SignedRequest.of(scope, body)
         try:
             identity = self._authenticator.identify(request, now=self._now())
         except Undecided:
@@ -54,8 +48,7 @@ class Admission:
 
 def invoked(scope: Mapping[str, Any]) -> str:
     """The function that the path of a request to invoke names."""
-    raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    path = raw.decode("latin-1").rstrip("/")
+    path = raw_path(scope).decode("latin-1").rstrip("/")
     for operation in _OPERATIONS:
         if path.startswith(operation.prefix) and path.endswith(operation.suffix):
             return unquote(path[len(operation.prefix) : -len(operation.suffix)])

@@ -3,46 +3,35 @@
     Kubernetes API ─► store, access keys, reviews      PostgreSQL or S3 ─► code; PostgreSQL ─► events
     TLS links ─► pods, other gateways                  Lease ─► scaler, settler and sweeper, in one gateway at a time
 
-The one place that knows every part, in the order in which they start and stop; it holds no rule of its own. Every gateway serves all
-requests; what only one may do begins and ends with its term.
+The one place that knows every driver of a cluster, in the order in which they start and stop; it holds no rule of its own. Every gateway
+serves all requests; what only one may do begins and ends with its term. What is the same on a laptop is :mod:`kappa_gateway.assembly`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
-import logging
-import random
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from importlib.metadata import version as distribution_version
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 from kappa_core.link.frames import LogLine
 from kappa_core.memory import MemoryLogStore
 from kappa_core.ports.blobs import BlobStore
-from kappa_core.ports.logs import LogEvent, LogGroup
 from kappa_core.ports.queue import Bounds
 from kappa_core.resources import AccountId, Key, Region
 from kappa_core.spec import VersionSpec
 from kappa_crds import names
 from kappa_crds.api import KubernetesApi, Object, api_path
 from kappa_crds.watching import ChangeType, Informer
-from kappa_gateway.asgi import Application, Gateway
+from kappa_gateway.assembly import AssembledGateway, epoch_ms, log_events
 from kappa_gateway.auth.browser import BrowserGuard
 from kappa_gateway.auth.identity import Authenticator, Defaults, Unverified
 from kappa_gateway.auth.session_keys import SessionKeys
 from kappa_gateway.code.downloads import CodeDownloads
-from kappa_gateway.code.intake import CodeIntake
 from kappa_gateway.code.links import CodeLinks
-from kappa_gateway.code.s3 import S3Settings
 from kappa_gateway.events.assembly import AsyncEvents
-from kappa_gateway.hot.index import FunctionIndex
-from kappa_gateway.hot.invoke import InvokePath
-from kappa_gateway.hot.quick import QuickInvoke
-from kappa_gateway.hot.stream import StreamPath
 from kappa_gateway.kubernetes.access_keys import LABEL, AccessKeys
 from kappa_gateway.kubernetes.admission import Admission
 from kappa_gateway.kubernetes.bearer import ClusterAuthenticator
@@ -61,10 +50,7 @@ from kappa_gateway.kubernetes.specs import PodSpecs
 from kappa_gateway.kubernetes.store import KubernetesResourceStore
 from kappa_gateway.kubernetes.store_namespaces import DEFAULT_ACCOUNT
 from kappa_gateway.links.sealing import SpecSeal
-from kappa_gateway.observe.access import AccessLog
 from kappa_gateway.observe.function_logs import FunctionLogs
-from kappa_gateway.observe.metrics import Metrics
-from kappa_gateway.operations.locks import KeyedLocks
 from kappa_gateway.operations.settle import Settler
 from kappa_gateway.operations.sweep import Sweeper
 from kappa_gateway.settings import SettingsError
@@ -76,42 +62,30 @@ from kappa_gateway.stores.postgres_blobs import PostgresBlobStore
 from kappa_gateway.stores.postgres_queue import PostgresEventQueue
 from kappa_gateway.stores.s3_blobs import S3BlobSettings, S3BlobStore
 
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from kappa_gateway.api.app import Authorise
 
 SIGNING_KEY_BYTES: Final = 32
 STARTING: Final = "this gateway starts"
 LEAVING: Final = "this gateway leaves"
 
 
-class ClusterGateway:
-    """See the module. Use :meth:`open`; then serve :attr:`application`, :meth:`leave` when told to stop, and :meth:`close` at the end."""
-
-    application: Gateway
-    quick: QuickInvoke | None
+class ClusterGateway(AssembledGateway):
+    """See the module. Use :meth:`open`; :meth:`leave` when told to stop, and :meth:`finish` before :meth:`close`."""
 
     def __init__(self, settings: ClusterSettings, api: KubernetesApi) -> None:
+        super().__init__(settings)
         self._settings = settings
         self._api = api
-        self._tasks: list[asyncio.Task[object]] = []
-        self._closers: list[Callable[[], Coroutine[Any, Any, object]]] = []
-        self._control_plane: asyncio.Task[Application] | None = None
-        self._broken: str | None = None
         self._unready: str | None = STARTING
         self._term: int | None = None
         self._sweeping: asyncio.Task[object] | None = None
-        self.metrics = Metrics()
 
     @classmethod
     async def open(cls, settings: ClusterSettings, api: KubernetesApi, /) -> ClusterGateway:
         """Start every part; ``api`` stays the caller's. Raises StoreUnavailable, BlobError, ListenError, LinkTlsError and SettingsError
         with one line each."""
-        gateway = cls(settings, api)
-        try:
-            await gateway._start()
-        except BaseException:
-            await gateway.close()
-            raise
-        return gateway
+        return await cls(settings, api)._started()
 
     async def _start(self) -> None:
         settings = self._settings
@@ -127,7 +101,7 @@ class ClusterGateway:
         self._closers.append(self.store.close)
         self.objects = objects
         await self._open_stores()
-        self.logs = MemoryLogStore(clock_ms=_epoch_ms, total_bytes=settings.log_bytes)
+        self.logs = MemoryLogStore(clock_ms=epoch_ms, total_bytes=settings.log_bytes)
         self._closers.append(self.logs.close)
         self._printed = FunctionLogs(sys.stdout) if settings.function_logs else None
 
@@ -145,7 +119,7 @@ class ClusterGateway:
             runtimes=settings.known_runtimes,
             now=time.time,
         )
-        self._conditions = ScalableConditions(self._api, place=self._function_place, clock_ms=_epoch_ms)
+        self._conditions = ScalableConditions(self._api, place=self._function_place, clock_ms=epoch_ms)
         self._closers.append(self._conditions.close)
         self.links = await ClusterLinks.open(
             settings,
@@ -159,27 +133,23 @@ class ClusterGateway:
         self.links.port.renew = specs.renewed
         self._closers.append(self.links.close)
         self.metrics.collect_from(self.links.gauges)
-        self._index = index = FunctionIndex(
-            store=self.store,
-            make_spec=specs.make,
-            recorder=lambda account, function, qualifier: self.metrics.invocation(
-                account=account, function=function, qualifier=qualifier, mode="RequestResponse"
-            ),
-            settled=None if settings.strict_states else self._settler.await_settled,
-            draw=random.random,
-            observer=self.links.observer(specs.make),
-        )
-        self.store.listeners.append(index.apply)
-        self._follow(index.run(), "index")
-        self._follow(self._settler.run(), "settler")
-        self._closers.append(self._settler.stop)
+        self._index = index = self._open_index(make_spec=specs.make, observer=self.links.observer(specs.make))
         if self._events is not None:
             self._events.employ(index=index, store=self.store, links=self.links.port, metrics=self.metrics)
             self._closers.append(self._events.put_down)
             if isinstance(self._queue, PostgresEventQueue):
                 self._queue.listen(self._events.wake)
             self._follow(self._events.run(), "events")
-        self._serve(index)
+        self._open_ways_in(
+            guard=BrowserGuard(settings.served_hosts, addresses=True),
+            authenticate=self._admission,
+            router=index,
+            links=self.links.port,
+            events=AbsentEventQueue() if self._events is None else self._events.intake,
+            healthy=lambda: self._broken or self._unready,
+            alive=lambda: self._broken,
+            downloads=CodeDownloads(blobs=self.blobs, links=self._code_links),
+        )
         self._election = self._follow(self.links.run(), "election")
         self._follow(self._become_ready(), "greetings", forget=True)
 
@@ -187,7 +157,7 @@ class ClusterGateway:
         settings = self._settings
         self.blobs: BlobStore = AbsentBlobStore()
         self._events: AsyncEvents | None = None
-        self._queue: PostgresEventQueue | AbsentEventQueue = AbsentEventQueue()
+        self._queue = AbsentEventQueue()
         postgres = None
         if settings.postgres_dsn is not None:
             postgres = await Postgres.open(settings.postgres_dsn.get_secret_value())
@@ -233,16 +203,6 @@ class ClusterGateway:
 
     def _make_settler(self) -> None:
         settings = self._settings
-        self._intake = CodeIntake(
-            self.blobs,
-            settings.limits,
-            S3Settings(
-                endpoint=settings.endpoint_urls.get("s3") or settings.endpoint_url,
-                access_key_id=settings.s3_access_key_id,
-                secret_access_key=settings.s3_secret_access_key.get_secret_value(),
-            ),
-        )
-        self._closers.append(self._intake.close)
         public = None if settings.code_from_private_addresses else PublicAddresses(private=settings.cluster_cidrs)
         download = Download(addresses=public, limit=settings.limits.unzipped_bytes)
         sources = CodeSources(api=self._api, intake=self._intake, download=download)
@@ -252,13 +212,12 @@ class ClusterGateway:
             sources=sources,
             account_of=self.objects.account_of,
             default_region=settings.region,
-            clock_ms=_epoch_ms,
+            clock_ms=epoch_ms,
         )
         self._closers.append(self._layers.close)
         for namespace in settings.watch_namespaces or ("",):
             path = api_path(names.API_VERSION, names.KINDS[names.LAYER_KIND], namespace=namespace)
             self._inform(path, self._layers.put, self._layers.remove, wait=False)
-        self._locks = KeyedLocks()
         self._settler = Settler(
             store=self.store,
             preparation=ClusterPreparation(
@@ -274,52 +233,7 @@ class ClusterGateway:
             collects=False,  # Kubernetes does, by owner references
         )
 
-    def _serve(self, index: FunctionIndex) -> None:
-        settings = self._settings
-        guard = BrowserGuard(settings.served_hosts, addresses=True)
-        in_flight, port = self.metrics.in_flight, self.links.port
-        # The access line is written around ASGI, which the short way does not pass.
-        self.quick = (
-            None
-            if settings.access_log
-            else QuickInvoke(
-                allows_host=guard.allows_host,
-                authenticate=self._admission,
-                router=index,
-                links=port,
-                in_flight=in_flight,
-                start_task=lambda work: self._follow(work, "look up a function that has no environment", forget=True),
-            )
-        )
-        self.application = Gateway(
-            guard=guard,
-            invoke=InvokePath(
-                authenticate=self._admission,
-                router=index,
-                links=port,
-                limits=settings.limits,
-                in_flight=in_flight,
-                events=AbsentEventQueue() if self._events is None else self._events.intake,
-            ),
-            stream=StreamPath(
-                authenticate=self._admission, router=index, links=port, limits=settings.limits, in_flight=in_flight
-            ),
-            control_plane=self._loaded_control_plane,
-            metrics=self.metrics,
-            access_log=AccessLog(sys.stdout) if settings.access_log else None,
-            healthy=lambda: self._broken or self._unready,
-            alive=lambda: self._broken,
-            downloads=CodeDownloads(blobs=self.blobs, links=self._code_links),
-        )
-
     # -- its life ------------------------------------------------------------------------------------------------------
-    def load_control_plane(self) -> None:
-        """Begin to load what the control plane needs; called once the gateway listens."""
-        if self._control_plane is None:
-            self._control_plane = asyncio.create_task(asyncio.to_thread(self._build_control_plane), name="load the control plane")
-            # What is loaded now stays; the collector need not walk it again and again while invocations make garbage.
-            self._control_plane.add_done_callback(lambda _: gc.freeze())
-
     async def _become_ready(self) -> None:
         """Requests come once this gateway knows the keys and has been greeted by the pods that run."""
         for informer in self._waited_for:
@@ -343,18 +257,6 @@ class ClusterGateway:
                 async with asyncio.timeout(seconds):
                     await self._events.worker.at_rest()
 
-    async def close(self) -> None:
-        """Stop everything, in the reverse order of its start. Idempotent."""
-        if self._control_plane is not None:
-            await asyncio.wait([self._control_plane])
-        for task in reversed(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        self._tasks.clear()
-        while self._closers:
-            await self._closers.pop()()
-
     def _on_term(self, epoch: int | None) -> None:
         """This gateway holds the scaler from now on, and with it settles and sweeps; None: no longer."""
         self._term = epoch
@@ -367,7 +269,7 @@ class ClusterGateway:
             self._settler.take_over()
             self._layers.take_over()
             if not isinstance(self.blobs, AbsentBlobStore):
-                sweeper = Sweeper(store=self.store, blobs=self.blobs, trees=_NoTrees(), clock=_epoch_ms)
+                sweeper = Sweeper(store=self.store, blobs=self.blobs, trees=_NoTrees(), clock=epoch_ms)
                 self._sweeping = self._follow(sweeper.run(), "sweeper", forget=True)
 
     # -- parts ---------------------------------------------------------------------------------------------------------
@@ -407,51 +309,15 @@ class ClusterGateway:
     def _take_logs(self, spec: VersionSpec, lines: Sequence[LogLine], streams: Mapping[int, str]) -> None:
         if self._printed is not None:
             self._printed.write(spec, lines, streams)
-        group = LogGroup(AccountId(spec.account), Region(spec.region), spec.log_group)
-        events = [LogEvent(line.timestamp_ms, line.message, streams.get(line.stream, ""), line.request_id) for line in lines]
-        self._follow(self.logs.append(group, events), "append logs", forget=True)
+        self.logs.append(*log_events(spec, lines, streams))
 
-    async def _loaded_control_plane(self) -> Application:
-        self.load_control_plane()
-        assert self._control_plane is not None
-        return await asyncio.shield(self._control_plane)
+    def _wake(self) -> None:
+        if self._events is not None:
+            self._events.wake()
 
-    def _build_control_plane(self) -> Application:
-        """Runs in a thread: importing the web framework and the service model takes half a second."""
-        from kappa_gateway.control_plane import build_control_plane  # noqa: PLC0415
-
-        return build_control_plane(
-            store=self.store,
-            blobs=self.blobs,
-            logs=self.logs,
-            queue=self._queue,
-            wake=(lambda: None) if self._events is None else self._events.wake,
-            intake=self._intake,
-            settler=self._settler,
-            locks=self._locks,
-            limits=self._settings.limits,
-            strict_states=self._settings.strict_states,
-            authenticator=self._authenticator,
-            authorise=self._permissions.check_operation,
-            code_links=self._code_links,
-            answered=self.metrics.api_request,
-            version=distribution_version("kappa-faas"),
-        )
-
-    def _follow(self, work: Coroutine[Any, Any, object], name: str, *, forget: bool = False) -> asyncio.Task[object]:
-        """Run a part until the end. One that fails makes the gateway unhealthy, loudly: it cannot serve half."""
-        task = asyncio.create_task(work, name=name)
-
-        def ended(done: asyncio.Task[object]) -> None:
-            if forget and done in self._tasks:
-                self._tasks.remove(done)
-            if not done.cancelled() and (error := done.exception()) is not None:
-                _log.error("%s failed", name, exc_info=error)
-                self._broken = f"{name} failed: {error}"
-
-        self._tasks.append(task)
-        task.add_done_callback(ended)
-        return task
+    @property
+    def _authorise(self) -> Authorise:
+        return self._permissions.check_operation
 
 
 class _NoTrees:
@@ -482,7 +348,3 @@ def _bucket(settings: ClusterSettings, name: str) -> S3BlobSettings:
         access_key_id=settings.blobs_s3_access_key_id,
         secret_access_key=None if secret is None else secret.get_secret_value(),
     )
-
-
-def _epoch_ms() -> int:
-    return time.time_ns() // 1_000_000

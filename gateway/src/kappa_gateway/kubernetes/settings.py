@@ -108,9 +108,6 @@ class ClusterSettings(GatewaySettings):
     )
     max_environments: int = Field(1000, ge=1, description="Environments of one function that the scaler ever starts.")
     max_environments_total: int = Field(10_000, ge=1, description="Environments of all functions that the scaler ever starts.")
-    strict_states: bool = Field(
-        False, description="Answer AWS's 409 while a function is Pending or being updated; otherwise such calls wait for it."
-    )
 
     # -- asynchronous invocations ----------------------------------------------------------------------------------
     async_concurrency: int = Field(

@@ -16,7 +16,7 @@ import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from kappa_core.ports.logs import LogEvent, LogGroup, selected
 from kappa_core.ports.store import StoreUnavailable
@@ -36,6 +36,8 @@ _EVENTS_PER_READ = 1000
 
 class SqliteLogStore:
     """See the module. Use :meth:`open`; belongs to the event loop it was opened on."""
+
+    missing: Final[frozenset[str]] = frozenset()
 
     def __init__(self, *, bounds: ring.Bounds, buffer_bytes: int, clock_ms: Callable[[], int]) -> None:
         self.dropped = 0
@@ -73,11 +75,7 @@ class SqliteLogStore:
             store._database = await open_database(path, layout=ring.LAYOUT, on_commit=store._wake)
         return store
 
-    async def append(self, group: LogGroup, events: Sequence[LogEvent], /) -> None:
-        self.take(group, events)
-
-    def take(self, group: LogGroup, events: Sequence[LogEvent], /) -> None:
-        """``append`` for whoever has no time for a task: nothing in it waits."""
+    def append(self, group: LogGroup, events: Sequence[LogEvent], /) -> None:
         if not events:
             return
         size = sum(len(event.message) for event in events) + ring.EVENT_OVERHEAD * len(events)
