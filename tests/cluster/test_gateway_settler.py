@@ -79,6 +79,32 @@ def test_code_in_a_config_map_may_come_after_its_function(gateway: ClusterGatewa
     eventually(lambda: settled(gateway, "mapped")["state"] == "Active", what="the function is Active", seconds=60)
 
 
+def test_an_edit_of_a_config_map_is_an_update_of_the_functions_made_of_it(gateway: ClusterGatewayProcess) -> None:
+    cluster, namespace = gateway.cluster, gateway.functions
+
+    def write(text: str) -> None:
+        files = {"app.py": text}
+        cluster.apply(
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "edited-code"}, "data": files}, namespace=namespace
+        )
+
+    write(INLINE)
+    apply(gateway, "edited", {"configMap": {"name": "edited-code"}})
+    before = settled(gateway, "edited")
+    write(INLINE + "# edited\n")
+    eventually(lambda: settled(gateway, "edited")["codeSHA256"] != before["codeSHA256"], what="the edit is taken in", seconds=30)
+    after = settled(gateway, "edited")
+    assert after["serving"]["code"]["blob"]["sha256"] == hashlib.sha256(archive_of(gateway, "edited")).hexdigest()
+    assert after["lastModified"] > before["lastModified"]
+    gateway.stop()
+    write(INLINE + "# while nobody settles\n")
+    gateway.start()
+    eventually(lambda: settled(gateway, "edited")["codeSHA256"] != after["codeSHA256"], what="it is found", seconds=30)
+    cluster.kubectl("delete", "configmap", "edited-code", namespace=namespace)
+    gateway.client().update_function_configuration(FunctionName="edited", Description="goes on without it")
+    assert settled(gateway, "edited")["lastUpdateStatus"] == "Successful"
+
+
 @pytest.mark.parametrize(
     ("name", "code", "spec", "words"),
     [

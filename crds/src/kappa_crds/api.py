@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import copy
 import os
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -44,6 +45,8 @@ Propagation = Literal["Background", "Foreground", "Orphan"]
 REQUEST_SECONDS: Final = 30.0
 """For any request but a watch, a page of a list included."""
 CONNECT_SECONDS: Final = 5.0
+_METADATA: Final = "g=meta.k8s.io;v=v1"
+"""kubernetes.io/docs/reference/using-api/api-concepts, "Metadata-only fetches"."""
 _THROTTLED_ATTEMPTS: Final = 4
 _RETRY_AFTER_SECONDS: Final = 5.0
 """Longest wait that a 429 can ask for."""
@@ -162,11 +165,12 @@ class KubernetesApi:
     def __init__(self, configuration: Configuration, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._configuration = configuration
         self._sleep = sleep
+        self._accept = self._accept_list = "application/json"
         self._host = str(configuration.host).rstrip("/")
         tls: ssl.SSLContext = RESTClientObject(configuration).ssl_context
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=tls, limit=_CONNECTIONS),
-            headers={"Accept": "application/json", "User-Agent": "kappa"},
+            headers={"User-Agent": "kappa"},
             read_bufsize=_EVENT_BYTES,
         )
 
@@ -195,6 +199,14 @@ class KubernetesApi:
         """End all connections, watches included. Idempotent."""
         await self._session.close()
 
+    def only_metadata(self) -> WatchedApi:
+        """The same API server on the same connections, answering with the metadata of objects alone (PartialObjectMetadata): for
+        who follows which objects there are, in which version, and has no business with what they say."""
+        view = copy.copy(self)
+        view._accept = f"application/json;as=PartialObjectMetadata;{_METADATA}"
+        view._accept_list = f"application/json;as=PartialObjectMetadataList;{_METADATA}"
+        return view
+
     # -- reads ---------------------------------------------------------------------------------------------------------
     async def get(self, path: str, *, query: Mapping[str, str] | None = None) -> Object:
         """A consistent read: what every acknowledged write has left."""
@@ -213,7 +225,7 @@ class KubernetesApi:
         query = {**selectors, "limit": str(limit)}
         while True:
             try:
-                page = await self._request("GET", path, query=query)
+                page = await self._request("GET", path, query=query, accept=self._accept_list)
             except Expired:
                 if "continue" not in query and "limit" not in query:
                     raise
@@ -313,9 +325,10 @@ class KubernetesApi:
         query: Mapping[str, str] | None = None,
         body: Object | builtins.list[Object] | None = None,
         content_type: str = "application/json",
+        accept: str | None = None,
     ) -> Object:
         for attempt in range(1, _THROTTLED_ATTEMPTS + 1):
-            response = await self._send(method, path, query=query, body=body, content_type=content_type)
+            response = await self._send(method, path, query=query, body=body, content_type=content_type, accept=accept)
             async with response:
                 data = await _read(response, self._host)
                 if response.status < 400:
@@ -334,9 +347,10 @@ class KubernetesApi:
         query: Mapping[str, str] | None = None,
         body: Object | builtins.list[Object] | None = None,
         content_type: str = "application/json",
+        accept: str | None = None,
         timeout: aiohttp.ClientTimeout = _REQUEST_TIMEOUT,  # noqa: ASYNC109 - aiohttp's own, not a cancel scope
     ) -> aiohttp.ClientResponse:
-        headers = await self._authorization()
+        headers = await self._authorization() | {"Accept": accept or self._accept}
         if body is not None:
             headers["Content-Type"] = content_type
         try:

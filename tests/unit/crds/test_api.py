@@ -146,6 +146,34 @@ def test_a_conflict_names_who_owns_which_field() -> None:
     asyncio.run(scenario())
 
 
+def test_who_follows_metadata_alone_asks_for_nothing_else() -> None:
+    accepted: list[str] = []
+
+    def noting(answer: Answer) -> Answer:
+        async def noted(request: web.Request) -> web.StreamResponse:
+            accepted.append(request.headers["Accept"])
+            return await answer(request)
+
+        return noted
+
+    async def scenario() -> None:
+        async with served() as (server, api):
+            listed, event = {"items": [], "metadata": {"resourceVersion": "7"}}, {"type": "BOOKMARK", "object": {}}
+            server.answers = [noting(ok(listed)), noting(events(event)), noting(ok(listed))]
+            metadata = api.only_metadata()
+            assert await metadata.list(PATH) == ([], "7")
+            async with aclosing(metadata.watch(PATH, resource_version="7")) as watch:
+                assert await anext(watch) == event
+            await api.list(PATH)
+
+    asyncio.run(scenario())
+    assert accepted == [
+        "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+        "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+        "application/json",
+    ]
+
+
 def test_a_throttled_request_is_repeated_after_the_time_that_is_asked_for_and_not_for_ever() -> None:
     async def scenario() -> None:
         async with served() as (server, api):

@@ -90,6 +90,13 @@ def test_what_makes_another_archive_is_due_again(change: dict[str, Any]) -> None
 
 
 def test_what_makes_the_same_archive_is_not_due_again() -> None:
-    obj = served(function_manifest(code={"configMap": {"name": "files"}}))
+    obj = served(function_manifest(code={"s3Bucket": "bucket", "s3Key": "a.zip"}))
     obj["status"] = {"code": {**ARCHIVE, "of": code_digest(obj["spec"])}}
     assert code_due(edited(obj, handler="main.handler", timeout=9)) is None
+
+
+def test_a_config_map_is_due_each_time_because_it_changes_without_a_word() -> None:
+    obj = served(function_manifest(code={"configMap": {"name": "files"}}))
+    obj["status"] = {"code": {**ARCHIVE, "of": code_digest(obj["spec"])}}
+    assert code_due(obj) == ConfigMapCode("files", None)
+    assert code_of(obj).size == 10

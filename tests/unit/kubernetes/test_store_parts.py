@@ -228,6 +228,23 @@ def test_the_oldest_claim_has_the_key_whenever_it_is_seen() -> None:
     assert said(claims.remove(place(), "u1")) == [("DELETE", "u1", "6"), ("PUT", "u2", "7")]
 
 
+def test_the_functions_made_of_a_config_map_are_known_while_they_are() -> None:
+    def made_of(name: str, *, at: int) -> Object:
+        obj = stored(at=at)
+        return {**obj, "spec": {**obj["spec"], "code": {"configMap": {"name": name}}}}
+
+    claims = index()
+    claims.put(place(), made_of("one", at=1))
+    assert (claims.made_of("n", "one"), claims.made_of("m", "one")) == ([KEY], [])
+    claims.put(place(), made_of("two", at=2))
+    assert (claims.made_of("n", "one"), claims.made_of("n", "two")) == ([], [KEY])
+    claims.put(place(), stored(at=3))
+    assert claims.made_of("n", "two") == []
+    claims.put(place(), made_of("two", at=4))
+    claims.remove(place(), "u1")
+    assert claims.made_of("n", "two") == []
+
+
 def test_claims_of_one_second_go_by_uid() -> None:
     claims = index()
     claims.put(place("two"), stored(uid="a", object_name="two"))

@@ -15,6 +15,7 @@ from kappa_core.names import layer_arn
 from kappa_core.resources import Code, Configuration, Function, Key
 from kappa_core.rules.configuration import NO_CODE
 from kappa_crds.code import CodeSource
+from kappa_gateway.kubernetes.code_sources import SourceMissing
 from kappa_gateway.kubernetes.preparing import ClusterPreparation
 from kappa_gateway.operations.preparing import Unready
 from made import ACCOUNT, REGION, code, configuration, function
@@ -28,6 +29,7 @@ class Cluster:
         self.store = MemoryResourceStore(clock_ms=lambda: 0)
         self.objects: dict[Key, Mapping[str, Any]] = {}
         self.taken: list[tuple[CodeSource, str, str]] = []
+        self.missing: Unready | None = None
         self.preparation = ClusterPreparation(
             store=self.store,
             objects=self,
@@ -42,6 +44,8 @@ class Cluster:
 
     async def take(self, source: CodeSource, /, *, namespace: str, region: str) -> Code:
         self.taken.append((source, namespace, region))
+        if self.missing is not None:
+            raise self.missing
         stored = await self.blobs.put(b"inline code")
         return Code(sha256=stored.sha256, size=stored.size, unzipped_size=20, source=source.described)
 
@@ -74,6 +78,19 @@ def test_code_that_a_manifest_names_is_taken_in_and_answered() -> None:
         found = await cluster.prepared(code=NO_CODE, spec={"handler": "app.handler", "code": {"inline": "x = 1"}})
         assert found.code.source == "inline"
         assert [(source.described, namespace) for source, namespace, _ in cluster.taken] == [("inline", "team")]
+
+    asyncio.run(scenario())
+
+
+def test_a_config_map_is_taken_in_again_and_one_that_is_gone_leaves_the_code_that_was() -> None:
+    async def scenario() -> None:
+        cluster, spec = Cluster(), {"code": {"configMap": {"name": "files"}}}
+        assert (await cluster.prepared(spec=spec)).code.source == "configmap:files"
+        cluster.missing = SourceMissing("It is gone.", "InvalidZipFileException", passing=True)
+        assert (await cluster.prepared(spec=spec)).code.size == 100
+        assert (await cluster.lacking(spec=spec, code=NO_CODE)).reason == "It is gone."
+        cluster.missing = Unready("It has no entry x.", "InvalidZipFileException", passing=True)
+        assert (await cluster.lacking(spec=spec)).reason == "It has no entry x."
 
     asyncio.run(scenario())
 

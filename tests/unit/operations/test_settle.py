@@ -350,6 +350,51 @@ async def test_code_that_was_taken_in_is_part_of_what_is_written() -> None:
 
 
 @asynchronous
+async def test_what_changed_outside_of_a_function_is_prepared_anew_and_counts_as_an_update_where_it_is_other_code() -> None:
+    plane = await plane_without_settler()
+
+    class Source(Prepared):
+        content = b"code 1"
+
+        async def prepare(self, resource: Function | FunctionVersion, /) -> Configuration:
+            await super().prepare(resource)
+            return msgspec.structs.replace(resource.configuration, code=await plane.intake.from_zip(self.content))
+
+    source = Source()
+    settler = settler_of(plane, source, clock_ms=lambda: 1_800_000_000_000)
+    await plane.create(settle=False)
+    settler.changed(KEY)
+    await settler.idle()
+    before = await stored(plane)
+    settler.renew(KEY)
+    await settler.idle()
+    assert await stored(plane) == before
+    source.content = b"code 2"
+    settler.renew(KEY)
+    await settler.idle()
+    after = await stored(plane)
+    assert source.asked == 3
+    assert after.status.serving == after.configuration
+    assert (after.configuration.code.sha256, after.modified_ms) == (digest(b"code 2"), 1_800_000_000_000)
+    source.failure = Unready("The ConfigMap has no entry x.", "InvalidZipFileException")
+    settler.renew(KEY)
+    await settler.idle()
+    failed = await stored(plane)
+    assert (failed.status.last_update_status, failed.status.serving) == ("Failed", after.configuration)
+    await settler.stop()
+
+
+@asynchronous
+async def test_a_gateway_that_does_not_hold_renews_nothing() -> None:
+    plane, prepared = await plane_without_settler(), Prepared()
+    settler = settler_of(plane, prepared, holds=lambda: False)
+    await plane.create(settle=False)
+    settler.renew(KEY)
+    await settler.idle()
+    assert prepared.asked == 0
+
+
+@asynchronous
 async def test_a_failure_that_may_pass_is_looked_at_again_and_one_that_will_not_is_left() -> None:
     slept: list[float] = []
     later = asyncio.Event()

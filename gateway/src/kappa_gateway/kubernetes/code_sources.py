@@ -30,6 +30,10 @@ _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 _ZIP: Final = b"PK\x03\x04"
 
 
+class SourceMissing(Unready):
+    """The object that the code is to come from is not there, or not any more."""
+
+
 class ConfigMapApi(Protocol):
     """What this module needs of the API."""
 
@@ -79,7 +83,7 @@ class CodeSources:
         try:
             found = await self._api.get(api_path("v1", "configmaps", namespace=namespace, name=source.name))
         except NotFound as error:
-            raise Unready(
+            raise SourceMissing(
                 f"The code is in ConfigMap {source.name}, which is not in namespace {namespace}.",
                 states.INVALID_ZIP,
                 passing=True,

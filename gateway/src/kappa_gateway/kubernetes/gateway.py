@@ -35,6 +35,7 @@ from kappa_gateway.events.assembly import AsyncEvents
 from kappa_gateway.kubernetes.access_keys import LABEL, AccessKeys
 from kappa_gateway.kubernetes.admission import Admission
 from kappa_gateway.kubernetes.bearer import ClusterAuthenticator
+from kappa_gateway.kubernetes.changed_sources import ChangedSources
 from kappa_gateway.kubernetes.cluster_links import ClusterLinks
 from kappa_gateway.kubernetes.code_download import Download
 from kappa_gateway.kubernetes.code_sources import CodeSources
@@ -79,7 +80,8 @@ class ClusterGateway(AssembledGateway):
         self._api = api
         self._unready: str | None = STARTING
         self._term: int | None = None
-        self._sweeping: asyncio.Task[object] | None = None
+        self._of_term: list[asyncio.Task[object]] = []
+        """What runs only while this gateway holds the scaler."""
 
     @classmethod
     async def open(cls, settings: ClusterSettings, api: KubernetesApi, /) -> ClusterGateway:
@@ -260,17 +262,24 @@ class ClusterGateway(AssembledGateway):
     def _on_term(self, epoch: int | None) -> None:
         """This gateway holds the scaler from now on, and with it settles and sweeps; None: no longer."""
         self._term = epoch
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-            self._sweeping = None
+        for task in self._of_term:
+            task.cancel()
+        self._of_term.clear()
         self._conditions.forget()
         self._layers.stand_down()
         if epoch is not None:
             self._settler.take_over()
             self._layers.take_over()
+            changed = ChangedSources(
+                self._api.only_metadata(),
+                namespaces=self._settings.watch_namespaces,
+                made_of=self.objects.made_of,
+                changed=self._settler.renew,
+            )
+            self._of_term.append(self._follow(changed.run(), "changed sources", forget=True))
             if not isinstance(self.blobs, AbsentBlobStore):
                 sweeper = Sweeper(store=self.store, blobs=self.blobs, trees=_NoTrees(), clock=epoch_ms)
-                self._sweeping = self._follow(sweeper.run(), "sweeper", forget=True)
+                self._of_term.append(self._follow(sweeper.run(), "sweeper", forget=True))
 
     # -- parts ---------------------------------------------------------------------------------------------------------
     def _inform(

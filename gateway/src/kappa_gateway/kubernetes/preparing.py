@@ -21,7 +21,7 @@ from kappa_core.rules import states
 from kappa_core.rules.configuration import NO_CODE
 from kappa_core.rules.environment import check_variables
 from kappa_crds.code import code_due
-from kappa_gateway.kubernetes.code_sources import CodeSources
+from kappa_gateway.kubernetes.code_sources import CodeSources, SourceMissing
 from kappa_gateway.operations.preparing import Unready
 from kappa_gateway.operations.reading import read_layers
 
@@ -104,16 +104,20 @@ class ClusterPreparation:
                 "environment.valueFrom is not supported by this version of Kappa: give the values in environment.variables.",
                 states.INTERNAL_ERROR,
             )
-        code = function.configuration.code
-        if code == NO_CODE:
-            code = await self._take(found, function)
-        return msgspec.structs.replace(function.configuration, code=code)
+        return msgspec.structs.replace(function.configuration, code=await self._code(found, function))
 
-    async def _take(self, found: Mapping[str, Any], function: Function) -> Code:
-        source = code_due(found)
-        if source is None:
-            raise Unready("The function has no code.", states.INVALID_ZIP)
-        return await self._sources.take(source, namespace=found["metadata"]["namespace"], region=function.region)
+    async def _code(self, found: Mapping[str, Any], function: Function) -> Code:
+        code, due = function.configuration.code, code_due(found)
+        if due is None:
+            if code == NO_CODE:
+                raise Unready("The function has no code.", states.INVALID_ZIP)
+            return code
+        try:
+            return await self._sources.take(due, namespace=found["metadata"]["namespace"], region=function.region)
+        except SourceMissing:
+            if code == NO_CODE:
+                raise
+            return code  # what was taken in stays
 
     async def _check_stored(self, sha256: Sha256, missing: str) -> None:
         try:

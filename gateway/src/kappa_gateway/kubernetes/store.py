@@ -202,6 +202,10 @@ class KubernetesResourceStore:
         """Where the object that has a key is, as far as the watches have told."""
         return self._index.locate(key)
 
+    def made_of(self, namespace: str, config_map: str, /) -> builtins.list[Key]:
+        """The functions whose code comes from a ConfigMap, as far as the watches have told."""
+        return self._index.made_of(namespace, config_map)
+
     def account_of(self, namespace: str, /) -> AccountId | None:
         """None: not served."""
         return self._namespaces.account_of(namespace)

@@ -16,6 +16,7 @@ from kappa_core.ports.store import Change, key_order
 from kappa_core.resources import AccountId, Key, Kind, Region, Resource
 from kappa_crds import labels
 from kappa_crds.api import Object
+from kappa_crds.code import ConfigMapCode, code_source
 from kappa_crds.convert import from_object, function_name
 from kappa_crds.names import is_uuid
 
@@ -83,6 +84,8 @@ class ClaimIndex:
         self._claims: dict[Key, dict[Place, _Claim]] = {}
         self._key_at: dict[Place, Key] = {}
         self._functions: dict[str, Place] = {}
+        self._made_of: dict[tuple[str, str], set[Place]] = {}
+        """Functions by namespace and name of the ConfigMap that their code comes from."""
         self._told: dict[Key, Resource] = {}
         self._buried: OrderedDict[str, None] = OrderedDict()
 
@@ -95,6 +98,11 @@ class ClaimIndex:
     def function_place(self, uid: str) -> Place | None:
         """The object of the Function with this uid."""
         return self._functions.get(uid)
+
+    def made_of(self, namespace: str, config_map: str) -> list[Key]:
+        """The functions whose code comes from a ConfigMap."""
+        places = self._made_of.get((namespace, config_map), ())
+        return [key for place in places if (key := self._key_at.get(place)) is not None and self.locate(key) == place]
 
     def resources(self) -> list[Resource]:
         """Everything, in key order."""
@@ -112,9 +120,13 @@ class ClaimIndex:
                 return [*self.remove(place, known["metadata"]["uid"]), *self.put(place, obj)]
             if int(known["metadata"]["resourceVersion"]) >= int(obj["metadata"]["resourceVersion"]):
                 return []
+        self._forget_source(place)
         self._objects[place] = obj
         if place.kind == "Function":
             self._functions[uid] = place
+            source = _config_map(obj)
+            if source is not None:
+                self._made_of.setdefault(source, set()).add(place)
         return self._evaluate(place)
 
     def remove(self, place: Place, uid: str) -> list[Change]:
@@ -126,6 +138,7 @@ class ClaimIndex:
         known = self._objects.get(place)
         if known is None or known["metadata"]["uid"] != uid:
             return []
+        self._forget_source(place)
         del self._objects[place]
         return self._evaluate(place)
 
@@ -133,6 +146,14 @@ class ClaimIndex:
         """A namespace belongs to another account than before, or to none."""
         changes = [change for place in list(self._objects) if place.namespace == namespace for change in self._evaluate(place)]
         return sorted(changes, key=lambda change: change.type)  # what left one account is gone before it appears in another
+
+    def _forget_source(self, place: Place) -> None:
+        source = _config_map(self._objects[place]) if place.kind == "Function" and place in self._objects else None
+        if source is not None:
+            places = self._made_of[source]
+            places.discard(place)
+            if not places:
+                del self._made_of[source]
 
     def _evaluate(self, place: Place) -> list[Change]:
         claim = self._claim(place)
@@ -171,3 +192,9 @@ class ClaimIndex:
             self._told[key] = now
             changes.append(Change("PUT", key, now))
         return changes
+
+
+def _config_map(function: Object) -> tuple[str, str] | None:
+    """Namespace and name of the ConfigMap that a Function's code comes from; None where it comes from elsewhere."""
+    source = code_source(function.get("spec") or {})
+    return (function["metadata"]["namespace"], source.name) if isinstance(source, ConfigMapCode) else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Final
@@ -70,6 +71,7 @@ class Settler:
         delay: float = 0.0,
         holds: Callable[[], bool] = lambda: True,
         collects: bool = True,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store
@@ -78,6 +80,7 @@ class Settler:
         self._delay = delay
         self._holds = holds
         self._collects = collects
+        self._clock_ms = clock_ms
         self._sleep = sleep
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._tasks: dict[Key, asyncio.Task[None]] = {}
@@ -99,6 +102,12 @@ class Settler:
             self._again.add(key)
         else:
             self._tasks[key] = asyncio.create_task(self._work(key), name=f"settle {key.kind} {key.name}")
+
+    def renew(self, key: Key, /) -> None:
+        """Prepare this function anew although it is settled: what it is made of may have changed outside of it."""
+        if not self._stopping and self._holds():
+            self._retried.add(key)
+            self.changed(key)
 
     async def await_settled(self, key: Key, seconds: float, /) -> bool:
         """Wait until nothing is under way for a function or version, or it is gone. False after ``seconds``."""
@@ -238,7 +247,11 @@ class Settler:
             return
         configuration, status = await self._outcome(function)
         settled = states.settled(configuration) if status is None else status
-        await self._record(function, msgspec.structs.replace(function, configuration=configuration, status=settled))
+        outcome = msgspec.structs.replace(function, configuration=configuration, status=settled)
+        before = function.configuration.code.sha256
+        if states.is_settled(function.status) and before and configuration.code.sha256 != before:
+            outcome = msgspec.structs.replace(outcome, modified_ms=self._clock_ms())  # an update that nobody has asked for
+        await self._record(function, outcome)
 
     async def _settle_version(self, version: FunctionVersion) -> None:
         if not self._is_due(version):
@@ -299,7 +312,12 @@ class Settler:
                 return
             try:
                 await self._store.update(
-                    msgspec.structs.replace(current, configuration=outcome.configuration, status=outcome.status)
+                    msgspec.structs.replace(
+                        current,
+                        configuration=outcome.configuration,
+                        status=outcome.status,
+                        modified_ms=max(current.modified_ms, outcome.modified_ms),
+                    )
                 )
             except Conflict:
                 continue
