@@ -210,6 +210,7 @@ def test_both_ways_give_the_same_answer(outcome: dict[str, Any] | Exception, hea
         pytest.param("x-amz-invocation-type: Event\r\n", b"{}", id="asynchronous"),
         pytest.param("x-amz-client-context: e30=\r\n", b"{}", id="with a client context"),
         pytest.param("x-amz-tenant-id: blue\r\n", b"{}", id="with a tenant"),
+        pytest.param("x-amzn-trace-id: Root=1-0;Lineage=1:00000000:3\r\n", b"{}", id="of a function's invocation"),
         pytest.param("x-one: 1\r\nx-one: 2\r\n", b"{}", id="with a header twice"),
         pytest.param("", b'"' + b"x" * QUICK_BYTES + b'"', id="large"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from kappa_core.errors import ResourceNotFoundException, ServiceUnavailableException, TooManyRequestsException
 from kappa_core.limits import Limits
 from kappa_core.link import frames
+from kappa_core.rules.lineage import STOPPED
 from kappa_core.spec import VersionSpec
 from kappa_gateway.hot.invoke import InvokePath
 from kappa_gateway.hot.path import Caller
@@ -55,6 +57,7 @@ class Running:
         self.outcome = outcome
         self.deleted_meanwhile = deleted_meanwhile
         self.counted: list[tuple[str, bool]] = []
+        self.ran: list[frames.Invoke] = []
         self.in_flight = Gauge()
         self.route: Route[str] = Route(
             function_arn="arn:aws:lambda:us-east-1:000000000000:function:hello",
@@ -81,12 +84,13 @@ class Running:
             raise ResourceNotFoundException(f"Function not found: {name}")
         return self.route
 
-    async def invoke(self, **_: Any) -> tuple[frames.Result, bytes]:
+    async def invoke(self, *, invoke: frames.Invoke, **_: Any) -> tuple[frames.Result, bytes]:
+        self.ran.append(invoke)
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome, b'"done"'
 
-    def answer(self) -> tuple[int, dict[bytes, bytes], bytes]:
+    def answer(self, *headers: tuple[bytes, bytes]) -> tuple[int, dict[bytes, bytes], bytes]:
         sent: list[dict[str, Any]] = []
 
         async def receive() -> Mapping[str, Any]:
@@ -104,7 +108,7 @@ class Running:
             events=self,
         )
         target = "/2015-03-31/functions/hello/invocations"
-        scope = {"raw_path": target.encode(), "path": target, "query_string": b"", "headers": []}
+        scope = {"raw_path": target.encode(), "path": target, "query_string": b"", "headers": list(headers)}
         asyncio.run(path(scope, receive, send))
         assert self.in_flight.value == 0
         return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
@@ -158,3 +162,25 @@ def test_what_broke_inside_is_counted_as_the_platforms_fault() -> None:
     running = Running(RuntimeError("broken"))
     running.answer()
     assert running.counted == [("platform_error", False)]
+
+
+def test_a_function_learns_of_the_chain_that_it_is_part_of_and_so_does_the_caller() -> None:
+    running = Running(result())
+    mark = running.route.mark
+    _, headers, _ = running.answer((b"x-amzn-trace-id", f"Root=1-x;Lineage=1:{mark}:3".encode()))
+    assert headers[b"x-amzn-trace-id"].decode() == running.ran[0].trace_id == f"Root=1-x;Lineage=1:{mark}:4"
+
+
+def test_an_invocation_from_outside_begins_a_chain() -> None:
+    running = Running(result())
+    running.answer((b"x-amzn-trace-id", b"Root=1-x"))
+    assert running.ran[0].trace_id == f"Root=1-x;Lineage=1:{running.route.mark}:0"
+
+
+def test_a_function_that_has_run_too_often_in_its_chain_is_not_run_once_more() -> None:
+    running = Running(result())
+    status, headers, body = running.answer((b"x-amzn-trace-id", f"Root=1-x;Lineage=1:{running.route.mark}:15".encode()))
+    assert (status, headers[b"x-amzn-errortype"]) == (400, b"RecursiveInvocationException")
+    assert json.loads(body) == {"Type": "User", "Message": STOPPED}
+    assert running.ran == []
+    assert running.counted == [("recursive", False)]

@@ -31,6 +31,13 @@ def test_only_an_invocation_that_waited_for_an_init_is_a_cold_start() -> None:
     assert value(metrics, "kappa_gateway_cold_starts_total", account=WHO["account"], function="f") == 1
 
 
+def test_what_was_stopped_as_a_recursive_loop_has_a_metric_of_its_own() -> None:
+    metrics = Metrics()
+    metrics.invocation(**WHO)("recursive", 0.0)
+    labels = {name: value for name, value in LABELS.items() if name != "code_class"}
+    assert value(metrics, "kappa_gateway_recursive_invocations_dropped_total", **labels) == 1
+
+
 def test_control_plane_answers_are_counted_by_operation_and_status() -> None:
     metrics = Metrics()
     metrics.api_request("GetFunction", 200)

@@ -13,8 +13,8 @@ from typing import Final, Literal
 
 import msgspec
 
-Condition = Literal["Success", "RetriesExhausted", "EventAgeExceeded", "ZeroReservedConcurrency"]
-"""How an event ended, as destination records name it."""
+Condition = Literal["Success", "RetriesExhausted", "EventAgeExceeded", "ZeroReservedConcurrency", "RecursiveInvocation"]
+"""How an event ended, as destination records name it. How AWS spells the last one is not recorded: it is named like its error."""
 
 Ended = Literal["ok", "function_error", "system_error"]
 """How an attempt ended; ``system_error`` is everything that is not the function's doing, throttles included."""

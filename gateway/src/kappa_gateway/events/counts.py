@@ -16,12 +16,15 @@ from kappa_core.ports.queue import FunctionStats
 from kappa_gateway.events.targets import named
 from kappa_gateway.observe.metrics import SERIES_CAP
 
-Outcome = Literal["done", "retries_exhausted", "event_age_exceeded", "zero_reserved_concurrency", "function_deleted"]
+Outcome = Literal[
+    "done", "retries_exhausted", "event_age_exceeded", "zero_reserved_concurrency", "recursive_invocation", "function_deleted"
+]
 OUTCOMES: Final[dict[str, Outcome]] = {
     "Success": "done",
     "RetriesExhausted": "retries_exhausted",
     "EventAgeExceeded": "event_age_exceeded",
     "ZeroReservedConcurrency": "zero_reserved_concurrency",
+    "RecursiveInvocation": "recursive_invocation",
 }
 """By condition."""
 

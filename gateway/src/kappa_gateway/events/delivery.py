@@ -20,6 +20,7 @@ import msgspec
 from kappa_core.errors import LambdaError
 from kappa_core.ports.queue import Event
 from kappa_core.rules.destination_record import Ending, dead_letter_attributes, eventbridge_entry, record, s3_key
+from kappa_core.rules.lineage import is_over
 from kappa_gateway.events.progress import Delivery
 from kappa_gateway.events.targets import named
 from kappa_gateway.hot.path import Caller, Router
@@ -141,6 +142,8 @@ class AwsDelivery:
 
     async def _to_function(self, delivery: Delivery, ending: Ending, event: Event) -> None:
         region, account, name, qualifier = named(delivery.arn)
+        if ending.condition == "RecursiveInvocation" and is_over(event.trace_id):
+            raise DeliveryError("the chain of invocations was stopped, and a function told of it, before", permanent=True)
         try:
             route = await self._functions.find(Caller(account, region), name, qualifier)
             await self._intake.accept(

@@ -42,6 +42,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     deliveries: tuple[Delivery, ...] = ()
     """Those that are still to be made."""
     delivery_attempts: int = 0
+    trace_id: str = ""
+    """Of an event that has ended: the trace header that goes on to a function that is told of it."""
     failed: tuple[str, ...] = ()
     """Why deliveries were given up; for people."""
 

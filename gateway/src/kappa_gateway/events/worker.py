@@ -18,18 +18,24 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from kappa_core.errors import LambdaError, ServiceUnavailableException, TooManyRequestsException
+from kappa_core.errors import (
+    LambdaError,
+    RecursiveInvocationException,
+    ServiceUnavailableException,
+    TooManyRequestsException,
+)
 from kappa_core.link import frames
 from kappa_core.ports.queue import Event, EventQueue, Lease, LeaseLost
 from kappa_core.ports.store import StoreUnavailable
 from kappa_core.rules.destination_record import Ending, error_message_of
+from kappa_core.rules.lineage import refused as lineage_of_refused
 from kappa_core.rules.retry import Condition, Ended, Retry, Schedule, after_attempt, before_attempt, delay_ms
 from kappa_gateway.events.counts import OUTCOMES, Counts
 from kappa_gateway.events.delivery import DeliveryError
 from kappa_gateway.events.progress import Delivery, Progress, Ran, decode, encode
 from kappa_gateway.events.slots import Slots
 from kappa_gateway.events.targets import FunctionGone, Target
-from kappa_gateway.hot.path import InFlight, Links
+from kappa_gateway.hot.path import InFlight, Links, code_class
 from kappa_gateway.hot.routes import Record
 from kappa_gateway.stores.database import pause
 
@@ -289,6 +295,10 @@ class Worker:
         over = before_attempt(age_ms=self._age_ms(lease), reserved=target.reserved, terms=target.terms)
         if over is not None:
             return self._ended(over.condition, progress, event, target)
+        try:
+            event = _entering(event, target)
+        except RecursiveInvocationException as error:
+            return self._stopped(error, progress, event, target)
         ended, ran = await self._invoke(event, target)
         attempts = progress.attempts.after(ended)
         progress = msgspec.structs.replace(progress, attempts=attempts, last=_last(progress.last, ran))
@@ -304,6 +314,19 @@ class Worker:
             await self._put_back(in_hand, progress, follows.after_ms, cause="throttled" if ran.status == 429 else ended)
             return None
         return self._ended(follows.condition, progress, event, target)
+
+    def _stopped(self, error: RecursiveInvocationException, progress: Progress, event: Event, target: Target) -> Progress:
+        """The progress of an event that its function will not run for: it has run too often in this chain of invocations."""
+        self._recorder(target.account, target.function, target.qualifier)(code_class(error), 0.0)
+        _log.warning(
+            "event %s of %s is dropped: the function invokes itself in a loop (PutFunctionRecursionConfig can allow that)",
+            event.event_id,
+            event.function_arn,
+        )
+        if target.route is not None:
+            event = msgspec.structs.replace(event, trace_id=lineage_of_refused(event.trace_id, mark=target.route.mark))
+        progress = msgspec.structs.replace(progress, last=_refused(error))
+        return self._ended("RecursiveInvocation", progress, event, target)
 
     async def _drop(self, in_hand: _InHand) -> None:
         """Everything that waits for a deleted function goes at once."""
@@ -386,13 +409,14 @@ class Worker:
         deliveries = [Delivery("destination", destination)] if destination else []
         if target.dead_letter and not succeeded:
             deliveries.append(Delivery("dead_letter", target.dead_letter))
-        return msgspec.structs.replace(progress, ending=ending, deliveries=tuple(deliveries))
+        return msgspec.structs.replace(progress, ending=ending, deliveries=tuple(deliveries), trace_id=event.trace_id)
 
     async def _finish(self, in_hand: _InHand, progress: Progress) -> None:
         """Tell whom there is to tell, then take the event out of the queue."""
         ending = progress.ending
         assert ending is not None
-        progress = await self._deliver(in_hand.lease.event, ending, progress)
+        event = msgspec.structs.replace(in_hand.lease.event, trace_id=progress.trace_id)
+        progress = await self._deliver(event, ending, progress)
         if progress.deliveries:
             delay = self._settings.delivery_delays_ms[progress.delivery_attempts - 1]
             note = encode(progress)
@@ -453,6 +477,13 @@ def service_of(arn: str) -> str:
     """The service of a destination's ARN, such as ``sqs``."""
     tokens = arn.split(":", 3)
     return tokens[2] if len(tokens) > 2 else ""
+
+
+def _entering(event: Event, target: Target) -> Event:
+    """The event under the trace header that its function is to run with. Raises RecursiveInvocationException."""
+    if target.route is None:
+        return event
+    return msgspec.structs.replace(event, trace_id=target.route.enter(event.trace_id))
 
 
 def _refused(error: LambdaError | StoreUnavailable) -> Ran:

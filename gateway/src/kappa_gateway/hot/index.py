@@ -136,6 +136,7 @@ class FunctionIndex:
             weight=weight,
             draw=self._draw,
             record=self._recorder(name.account, name.name, name.qualifier or LATEST),
+            loops=function.recursive_loop == "Allow",
         )
 
     def _routed(self, target: Target) -> RoutedVersion[Version]:

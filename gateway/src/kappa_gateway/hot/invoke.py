@@ -41,6 +41,7 @@ class InvokePath(HotPath):
     ) -> int:
         if request.invocation_type == "Event":
             return await self._accept(route, request, event, send, request_id=request_id)
+        trace_id = route.enter(request.trace_id)
         version = route.choose()
         spec = version.spec or await version.make_spec()
         result, payload = await self._links.invoke(
@@ -48,7 +49,7 @@ class InvokePath(HotPath):
             function_key=route.function_key,
             reserved=route.reserved,
             invoke=frames.Invoke(
-                request_id, route.function_arn, request.trace_id, request.client_context, "", request.tenant_id, request.tail
+                request_id, route.function_arn, trace_id, request.client_context, "", request.tenant_id, request.tail
             ),
             payload=event,
         )
@@ -57,7 +58,7 @@ class InvokePath(HotPath):
             (b"x-amzn-requestid", request_id.encode()),
             (b"x-amz-executed-version", version.label),
             (b"x-amzn-remapped-content-length", b"0"),
-            (b"x-amzn-trace-id", request.trace_id.encode("latin-1")),
+            (b"x-amzn-trace-id", trace_id.encode("latin-1")),
         ]
         if result.function_error:
             headers.append((b"x-amz-function-error", result.function_error.encode()))

@@ -15,7 +15,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
-from kappa_core.errors import LambdaError, ServiceException, ServiceUnavailableException, TooManyRequestsException
+from kappa_core.errors import (
+    LambdaError,
+    RecursiveInvocationException,
+    ServiceException,
+    ServiceUnavailableException,
+    TooManyRequestsException,
+)
 from kappa_core.limits import Limits
 from kappa_core.link import frames
 from kappa_core.spec import VersionSpec
@@ -84,7 +90,7 @@ class InFlight(Protocol):
     def dec(self) -> None: ...
 
 
-STATUS_CLASS: Final = {2: "ok", 4: "client_error", 5: "platform_error"}
+_STATUS_CLASS: Final = {2: "ok", 4: "client_error", 5: "platform_error"}
 
 
 class HotPath(ABC):
@@ -137,7 +143,7 @@ class HotPath(ABC):
         except LambdaError as error:
             status = error.status
             if route is not None:
-                route.record("throttled" if status == 429 else STATUS_CLASS[status // 100], time.perf_counter() - started)
+                route.record(code_class(error), time.perf_counter() - started)
             await _refuse(send, error, request_id)
         except ClientDisconnected:
             status = 499
@@ -158,6 +164,13 @@ class HotPath(ABC):
         self, route: Route[Any], request: InvokeRequest, event: bytes, send: Send, *, request_id: str, started: float
     ) -> int:
         """Run the event and answer it; the status. Whatever it raises, it raises before it has begun to answer."""
+
+
+def code_class(error: LambdaError) -> str:
+    """As which an invocation that was refused counts."""
+    if isinstance(error, RecursiveInvocationException):
+        return "recursive"
+    return "throttled" if error.status == 429 else _STATUS_CLASS[error.status // 100]
 
 
 async def answer(send: Send, status: int, headers: Headers, body: bytes) -> None:

@@ -23,7 +23,7 @@ from urllib.parse import unquote
 from kappa_core.errors import LambdaError, ServiceException, ServiceUnavailableException
 from kappa_core.link import frames
 from kappa_core.spec import VersionSpec
-from kappa_gateway.hot.path import STATUS_CLASS, Authenticate, Caller, Headers, InFlight, Router, Unadmitted
+from kappa_gateway.hot.path import Authenticate, Caller, Headers, InFlight, Router, Unadmitted, code_class
 from kappa_gateway.hot.request import INVOKE, check_event
 from kappa_gateway.hot.routes import Route
 from kappa_gateway.wire import error_response
@@ -94,6 +94,9 @@ class QuickInvoke:
         log_type = headers.get(b"x-amz-log-type", b"None")
         if log_type not in _LOG_TYPES:
             return False
+        given = headers.get(b"x-amzn-trace-id")
+        if given and b"Lineage=" in given:
+            return False  # the long way knows whether this is a loop
         scope = {
             "method": "POST",
             "path": target.path,
@@ -122,9 +125,10 @@ class QuickInvoke:
         reply.target = target
         reply.label = version.label
         reply.request_id = request_id = f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:32]}"
-        given = headers.get(b"x-amzn-trace-id")
         reply.trace_id = trace_id = (
-            given.decode("latin-1") if given else f"Root=1-{digits[32:40]}-{digits[40:64]};Parent={digits[56:72]};Sampled=0"
+            given.decode("latin-1") + route.lineage
+            if given
+            else f"Root=1-{digits[32:40]}-{digits[40:64]};Parent={digits[56:72]};Sampled=0{route.lineage}"
         )
         reply.tail = tail = log_type == b"Tail"
         self._in_flight.inc()
@@ -187,8 +191,7 @@ class QuickInvoke:
         if not isinstance(error, LambdaError):
             _log.error("invocation %s failed", reply.request_id, exc_info=error)
             error = ServiceException(f"Internal error; the gateway's log names request {reply.request_id}.")
-        outcome = "throttled" if error.status == 429 else STATUS_CLASS[error.status // 100]
-        reply.route.record(outcome, time.perf_counter() - reply.started)
+        reply.route.record(code_class(error), time.perf_counter() - reply.started)
         status, headers, body = error_response(error, reply.request_id)
         lines = "".join(f"{name.lower()}: {value}\r\n" for name, value in headers.items())
         head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{lines}content-length: {len(body)}\r\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
+from kappa_core.rules.lineage import beginning, mark_of, reached
 from kappa_core.spec import VersionSpec
 
 V = TypeVar("V")
@@ -40,7 +41,18 @@ class RoutedVersion(Generic[V]):
 class Route(Generic[V]):
     """Where invocations of one name and qualifier go."""
 
-    __slots__ = ("_additional", "_draw", "_primary", "_weight", "function_arn", "function_key", "record", "reserved")
+    __slots__ = (
+        "_additional",
+        "_draw",
+        "_primary",
+        "_weight",
+        "function_arn",
+        "function_key",
+        "lineage",
+        "mark",
+        "record",
+        "reserved",
+    )
 
     def __init__(
         self,
@@ -53,12 +65,18 @@ class Route(Generic[V]):
         weight: float,
         draw: Callable[[], float],
         record: Record,
+        loops: bool = False,
     ) -> None:
+        """``loops``: the function may invoke itself without end."""
         self.function_arn = function_arn
         """As invoked: with the qualifier where one was given."""
         self.function_key = function_key
         self.reserved = reserved
         self.record = record
+        self.mark = "" if loops else mark_of(function_key)
+        """Names the function in a Lineage."""
+        self.lineage = beginning(self.mark)
+        """Added to the trace header of an invocation that comes without one."""
         self._primary = primary
         self._additional = additional
         self._weight = weight
@@ -70,3 +88,8 @@ class Route(Generic[V]):
         if self._additional is not None and self._draw() < self._weight:
             return self._additional
         return self._primary
+
+    def enter(self, trace_id: str) -> str:
+        """The trace header under which the function runs, of the one that the invocation came with. Raises
+        RecursiveInvocationException."""
+        return reached(trace_id, mark=self.mark) if "Lineage=" in trace_id else trace_id + self.lineage

@@ -72,6 +72,7 @@ class StreamPath(HotPath):
     async def _run(
         self, route: Route[Any], request: InvokeRequest, event: bytes, send: Send, *, request_id: str, started: float
     ) -> int:
+        trace_id = route.enter(request.trace_id)
         version = route.choose()
         spec = version.spec or await version.make_spec()
         arriving = _Arriving()
@@ -83,7 +84,7 @@ class StreamPath(HotPath):
                 invoke=frames.Invoke(
                     request_id,
                     route.function_arn,
-                    request.trace_id,
+                    trace_id,
                     request.client_context,
                     "",
                     request.tenant_id,
@@ -99,7 +100,7 @@ class StreamPath(HotPath):
             (b"content-type", CONTENT_TYPE.encode()),
             (b"x-amzn-requestid", request_id.encode()),
             (b"x-amz-executed-version", version.label),
-            (b"x-amzn-trace-id", request.trace_id.encode("latin-1")),
+            (b"x-amzn-trace-id", trace_id.encode("latin-1")),
         ]
         answer = _EventAnswer(send, headers, stalled_seconds=self._stalled_seconds)
         try:

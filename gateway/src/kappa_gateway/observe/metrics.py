@@ -25,8 +25,8 @@ Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
 
 class Record(Protocol):
-    """Called once per invocation with its code class (``ok``, ``function_error``, ``throttled``, ``client_error``,
-    ``platform_error``), its seconds, and whether it waited for an init."""
+    """Called once per invocation with its code class (``ok``, ``function_error``, ``throttled``, ``recursive``,
+    ``client_error``, ``platform_error``), its seconds, and whether it waited for an init."""
 
     def __call__(self, code_class: str, seconds: float, /, *, cold: bool = False) -> None: ...
 
@@ -106,9 +106,16 @@ class Metrics:
             "Invocations by outcome.",
             labels=("account", "function", "qualifier", "code_class", "mode"),
         )
+        dropped = CounterMetricFamily(
+            "kappa_gateway_recursive_invocations_dropped",
+            "Invocations that were stopped because the function had run too often in one chain of them.",
+            labels=("account", "function", "qualifier", "mode"),
+        )
         for (account, function, qualifier, mode), counts in self._outcomes.items():
             for code_class, count in counts.items():
                 outcomes.add_metric((account, function, qualifier, code_class, mode), count)
+            if "recursive" in counts:
+                dropped.add_metric((account, function, qualifier, mode), counts["recursive"])
         durations = HistogramMetricFamily(
             "kappa_gateway_invocation_duration_seconds",
             "From the first byte of the request to the last of the answer.",
@@ -118,6 +125,7 @@ class Metrics:
             durations.add_metric(labels, series.buckets(), series.total)
         in_flight = self.in_flight.value
         yield outcomes
+        yield dropped
         yield durations
         yield GaugeMetricFamily("kappa_gateway_inflight", "Invocations that run or wait now.", value=in_flight)
 
