@@ -542,12 +542,11 @@ class LinkClient:
         gateway.unread_bytes = sum(len(unread.answer.payload) for unread in gateway.unread.values())
 
     def _log_outlet(self) -> Link | None:
-        """The first gateway that is linked, if it has room for logs: one place is enough, and order is kept."""
-        for gateway in self._gateways.values():
-            link = gateway.dialler.link
-            if link is not None:
-                return link if link.takes_logs else None
-        return None
+        """The first gateway that is linked, if it has room for logs: one place is enough, and order is kept. One that leaves takes what
+        it keeps with it, so it comes last."""
+        linked = [(self._parking.leaves(name), gateway.dialler.link) for name, gateway in self._gateways.items()]
+        link = next((link for leaves, link in sorted(linked, key=lambda each: each[0]) if link is not None), None)
+        return link if link is not None and link.takes_logs else None
 
     # -- effects ------------------------------------------------------------------------------------------------------
     def _apply(self, wanted: list[Effect]) -> None:
