@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kappa_core.link.frames import LogLine
 from kappa_core.ports.blobs import BlobStore
-from kappa_core.ports.logs import LogEvent, LogGroup, LogStore
+from kappa_core.ports.logs import LogEvent, LogGroup, LogReader
 from kappa_core.ports.queue import EventQueue
 from kappa_core.resources import AccountId, Region
 from kappa_core.spec import VersionSpec
@@ -47,6 +47,8 @@ from kappa_gateway.settings import GatewaySettings
 from kappa_gateway.stores.announced import AnnouncedStore
 
 if TYPE_CHECKING:
+    from fastapi import APIRouter
+
     from kappa_gateway.api.app import Authorise
 
 _log = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ class AssembledGateway(ABC):
     quick: QuickInvoke | None
     store: AnnouncedStore
     blobs: BlobStore
-    logs: LogStore
+    logs: LogReader
     _authenticator: Authenticator
     _code_links: CodeLinks
     _settler: Settler
@@ -232,7 +234,12 @@ class AssembledGateway(ABC):
             code_links=self._code_links,
             answered=self.metrics.api_request,
             version=distribution_version("kappa-faas"),
+            routers=self._routers(),
         )
+
+    def _routers(self) -> Sequence[APIRouter]:
+        """Routes of this assembly alone. Called in the same thread."""
+        return ()
 
 
 def log_events(spec: VersionSpec, lines: Sequence[LogLine], streams: Mapping[int, str]) -> tuple[LogGroup, list[LogEvent]]:

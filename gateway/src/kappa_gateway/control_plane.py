@@ -7,13 +7,13 @@ framework and the service model, which no invocation needs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from fastapi import Request
+from fastapi import APIRouter, Request
 
 from kappa_core.limits import Limits
 from kappa_core.ports.blobs import BlobStore
-from kappa_core.ports.logs import LogStore
+from kappa_core.ports.logs import LogReader
 from kappa_core.ports.queue import EventQueue
 from kappa_core.ports.store import ResourceStore
 from kappa_core.resources import AccountId, Key, Region, Sha256
@@ -46,7 +46,7 @@ def build_control_plane(
     *,
     store: ResourceStore,
     blobs: BlobStore,
-    logs: LogStore,
+    logs: LogReader,
     queue: EventQueue,
     wake: Callable[[], None],
     intake: CodeIntake,
@@ -59,8 +59,10 @@ def build_control_plane(
     code_links: CodeLinks,
     answered: Answered,
     version: str,
+    routers: Sequence[APIRouter] = (),
 ) -> Application:
-    """The FastAPI application over the given drivers. ``wake`` tells the worker of the queue that something was put into it."""
+    """The FastAPI application over the given drivers. ``wake`` tells the worker of the queue that something was put into it; ``routers``
+    are further routes."""
     dependencies = Dependencies(
         store=store,
         intake=intake,
@@ -88,4 +90,6 @@ def build_control_plane(
 
     app.include_router(build_events_router(queue=queue, wake=wake, scope=speaks_for))
     app.include_router(build_router(blobs=blobs, logs=logs, links=code_links, scope=speaks_for))
+    for router in routers:
+        app.include_router(router)
     return app

@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 
 from kappa_core.errors import LambdaError
 from kappa_core.ports.blobs import BlobNotFound, BlobStore
-from kappa_core.ports.logs import LogEvent, LogGroup, LogStore
+from kappa_core.ports.logs import LogEvent, LogGroup, LogReader
 from kappa_core.resources import AccountId, Region, Sha256
 from kappa_gateway.code.links import CodeLinks
 from kappa_gateway.wire import error_response, new_request_id
@@ -23,8 +23,14 @@ from kappa_gateway.wire import error_response, new_request_id
 LAST_MS: Final = 1 << 53
 """Milliseconds since the epoch that every JSON reader can hold; beyond any log line and within a column of the log store."""
 
+PAGE: Final = 10_000
+"""Log events that are read at once."""
+
 READ_LOGS: Final = "ReadLogs"
 """The action of the route for logs."""
+
+MISSING: Final = "x-kappa-logs-missing"
+"""Header that names, separated by commas, the gateways whose lines an answer lacks because they do not answer."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -32,7 +38,7 @@ Scope = Callable[[Request, str, str], Awaitable[tuple[AccountId, Region]]]
 """Account and region that a request speaks for, if its caller may do this: an action, such as ReadLogs, and the function's name."""
 
 
-def build_router(*, blobs: BlobStore, logs: LogStore, links: CodeLinks, scope: Scope) -> APIRouter:
+def build_router(*, blobs: BlobStore, logs: LogReader, links: CodeLinks, scope: Scope) -> APIRouter:
     """The routes over their ports."""
     router = APIRouter(prefix="/_kappa", tags=["Kappa"])
 
@@ -62,21 +68,21 @@ def build_router(*, blobs: BlobStore, logs: LogStore, links: CodeLinks, scope: S
             status, headers, body = error_response(error, new_request_id())
             return Response(body, status_code=status, headers=headers)
         group = LogGroup(account, region, function if function.startswith("/") else f"/aws/lambda/{function}")
-        stored = logs.follow(group, start_ms=start) if follow else _stored(logs, group, start_ms=start)
-        return StreamingResponse(_lines(stored, request_id), media_type="application/x-ndjson")
+        # A first look, so that the head can say what the answer will lack.
+        first = await logs.read(group, start_ms=start, limit=1 if follow else PAGE)
+        headers = {MISSING: ",".join(sorted(logs.missing))} if logs.missing else {}
+        found = logs.follow(group, start_ms=start) if follow else _stored(logs, group, first, start_ms=start)
+        return StreamingResponse(_lines(found, request_id), media_type="application/x-ndjson", headers=headers)
 
     return router
 
 
-async def _stored(logs: LogStore, group: LogGroup, *, start_ms: int | None) -> AsyncIterator[LogEvent]:
-    last = None
-    while True:
-        page = await logs.read(group, start_ms=start_ms, after_event_id=last)
+async def _stored(logs: LogReader, group: LogGroup, page: list[LogEvent], *, start_ms: int | None) -> AsyncIterator[LogEvent]:
+    """``page`` and what comes behind it."""
+    while page:
         for event in page:
             yield event
-        if not page:
-            return
-        last = page[-1].event_id
+        page = await logs.read(group, start_ms=start_ms, after_event_id=page[-1].event_id, limit=PAGE)
 
 
 async def _lines(events: AsyncIterator[LogEvent], request_id: str | None) -> AsyncIterator[bytes]:

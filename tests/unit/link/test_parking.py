@@ -248,6 +248,15 @@ class TestLostLinks:
         parking.on_invoke(A, 1, 3, "r1", 1.1)
         assert frames(parking.on_finished(1, 1.2), FrameType.PARKED) == [(B, 1, 5)]
 
+    def test_a_gateway_leaves_from_when_it_says_so_until_it_is_linked_anew(self) -> None:
+        parking = with_idle(A, B)
+        assert not parking.leaves(A)
+        parking.on_leaving(A, 1.0)
+        assert (parking.leaves(A), parking.leaves(B), parking.leaves("unknown")) == (True, False, False)
+        parking.on_link_down(A, 2.0)
+        parking.on_link_up(A, 3.0)
+        assert not parking.leaves(A)
+
     def test_what_a_leaving_gateway_wanted_in_vain_goes_elsewhere_again(self) -> None:
         parking = with_idle(A, B)
         parking.on_leaving(A, 1.0)

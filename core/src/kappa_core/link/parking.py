@@ -133,6 +133,11 @@ class Parking:
         peer.leaving = True
         return self._leave(gateway, now)
 
+    def leaves(self, gateway: str) -> bool:
+        """Whether this gateway has said that it stops soon."""
+        peer = self._gateways.get(gateway)
+        return peer is not None and peer.leaving
+
     def _leave(self, gateway: str, now: float) -> list[Effect]:
         effects: list[Effect] = []
         for environment in self._idle_by_last_use():

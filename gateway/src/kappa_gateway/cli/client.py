@@ -7,12 +7,14 @@ otherwise. It is no SDK: what it does not offer, boto3 and the AWS CLI do.
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -20,6 +22,15 @@ from kappa_gateway.auth.signing import sign
 
 _SINCE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_FOLLOW_ATTEMPTS = 3
+_FOLLOW_SECONDS = 1.0
+"""Between the attempts to go on following when a gateway has ended its answer."""
+_REMEMBERED = 1000
+"""Events that a follower knows again where its next answer begins a little earlier than the last one ended."""
+_OVERLAP_MS = 2000
+_LOGS_MISSING = "x-kappa-logs-missing"  # as in kappa_gateway.native, which would bring the web framework
+
+_Answer = tuple[http.client.HTTPConnection, http.client.HTTPResponse]
 
 
 class ClientError(Exception):
@@ -62,23 +73,44 @@ class Client:
         tail = base64.b64decode(headers.get("x-amz-log-result", "")).decode("utf-8", "replace")
         return Invocation(payload, tail, headers.get("x-amz-function-error"))
 
-    def logs(self, function: str, *, follow: bool, since: str, request_id: str | None) -> Iterator[str]:
-        """Messages of a function's log group in order of arrival; with ``follow`` without an end."""
+    def logs(
+        self,
+        function: str,
+        *,
+        follow: bool,
+        since: str,
+        request_id: str | None,
+        warn: Callable[[str], None] = lambda line: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> Iterator[str]:
+        """Messages of a function's log group in order of arrival. ``follow`` goes on without an end, at another gateway when one leaves,
+        until none answers. ``warn`` is told, in one line, what is missing."""
         matched = _SINCE.fullmatch(since)
         if matched is None:
             raise ClientError(f"--since {since!r} is no time: say 30s, 10m, 2h or 1d")
         start = max(0, int((time.time() - float(matched[1]) * _UNITS[matched[2]]) * 1000))
-        query = {"start": str(start), "follow": "1" if follow else "0"}
-        if request_id:
-            query["request_id"] = request_id
-        connection, response = self._open("GET", f"/_kappa/logs/{quote(function, safe='')}", query)
-        try:
-            while line := response.readline():
-                event = json.loads(line)
-                message = event["message"]
-                yield message if message.endswith("\n") else message + "\n"
-        finally:
-            connection.close()
+        query = {"start": str(start), "follow": "1" if follow else "0"} | ({"request_id": request_id} if request_id else {})
+        path = f"/_kappa/logs/{quote(function, safe='')}"
+        last: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
+        answer: _Answer | None = self._open("GET", path, query)
+        while answer is not None:
+            known = {event["event_id"] for event in last}
+            for event in _log_events(*answer, warn=warn, whole=not follow):
+                if event["event_id"] not in known:
+                    last.append(event)
+                    message = event["message"]
+                    yield message if message.endswith("\n") else message + "\n"
+            if last:  # around a change of gateways, lines may be a little out of order
+                query["start"] = str(max(start, last[-1]["timestamp_ms"] - _OVERLAP_MS))
+            answer = self._again(path, query, sleep=sleep) if follow else None
+
+    def _again(self, path: str, query: dict[str, str], *, sleep: Callable[[float], None]) -> _Answer | None:
+        """The next answer of a follower; None when nobody gives one."""
+        for _ in range(_FOLLOW_ATTEMPTS):
+            sleep(_FOLLOW_SECONDS)
+            with contextlib.suppress(ClientError):
+                return self._open("GET", path, query)
+        return None
 
     def ask(self, method: str, path: str, query: dict[str, str]) -> Any:
         """One of Kappa's own routes that answer JSON."""
@@ -95,7 +127,7 @@ class Client:
 
     def _open(
         self, method: str, path: str, query: dict[str, str], *, body: bytes = b"", headers: dict[str, str] | None = None
-    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    ) -> _Answer:
         target = path + ("?" + urlencode(sorted(query.items()), quote_via=quote) if query else "")
         sent = {"Host": self._netloc, **(headers or {})}
         key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
@@ -130,3 +162,24 @@ class Client:
                 text = raw.decode("utf-8", "replace")[:200]
             raise ClientError(f"{code}: {text}")
         return connection, response
+
+
+def _log_events(
+    connection: http.client.HTTPConnection,
+    response: http.client.HTTPResponse,
+    *,
+    warn: Callable[[str], None],
+    whole: bool,
+) -> Iterator[dict[str, Any]]:
+    """The events of one answer. Where it breaks off: a ClientError where it should be ``whole``, else just its end."""
+    missing = response.getheader(_LOGS_MISSING)
+    if missing:
+        warn(f"the lines of gateways that do not answer are missing: {missing}")
+    try:
+        while line := response.readline():
+            yield json.loads(line)
+    except (OSError, http.client.HTTPException) as error:
+        if whole:
+            raise ClientError(f"the gateway broke off: {error}") from None
+    finally:
+        connection.close()

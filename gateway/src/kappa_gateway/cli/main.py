@@ -28,6 +28,10 @@ ENDPOINT = click.option(
 )
 
 
+def _warn(message: str) -> None:
+    click.echo(f"kappa: {message}", err=True)
+
+
 def _fail(message: str) -> NoReturn:
     click.echo(f"kappa: {message}", err=True)
     sys.exit(1)
@@ -137,7 +141,8 @@ def functions(output: str, endpoint_url: str) -> None:
 def logs(function: str, follow: bool, since: str, request_id: str | None, endpoint_url: str) -> None:
     """Print what FUNCTION logged."""
     try:
-        for line in Client(endpoint_url).logs(function, follow=follow, since=since, request_id=request_id):
+        client = Client(endpoint_url)
+        for line in client.logs(function, follow=follow, since=since, request_id=request_id, warn=_warn):
             click.echo(line, nl=False)
             sys.stdout.flush()
     except BrokenPipeError:  # `kappa logs NAME | head` has seen enough

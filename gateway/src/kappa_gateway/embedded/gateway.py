@@ -63,6 +63,8 @@ class OneKey:
 class EmbeddedGateway(AssembledGateway):
     """See the module. Use :meth:`open`."""
 
+    logs: SqliteLogStore
+
     def __init__(self, settings: Settings, data_dir: DataDir, *, endpoint: str, environment: Mapping[str, str]) -> None:
         super().__init__(settings)
         self._settings = settings

@@ -23,6 +23,7 @@ from kappa_crds.api import ApiError, KubernetesApi, api_path
 from kappa_crds.leases import Election, Standing
 from kappa_gateway.kubernetes.deaths import Deaths
 from kappa_gateway.kubernetes.fleet import Ceiling
+from kappa_gateway.kubernetes.gateway_addresses import gateway_addresses
 from kappa_gateway.kubernetes.identities import Identities
 from kappa_gateway.kubernetes.link_tls import LinkTls
 from kappa_gateway.kubernetes.pods import pod_state
@@ -256,21 +257,14 @@ class ClusterLinks:
     async def _others(self) -> list[str]:
         """The other gateways, by the addresses at which they can be dialled; none where the API server does not say."""
         settings = self._settings
-        path = api_path("discovery.k8s.io/v1", "endpointslices", namespace=settings.namespace)
-        selector = f"kubernetes.io/service-name={settings.link_service}"
         try:
             async with asyncio.timeout(ENDPOINTS_SECONDS):
-                slices, _ = await self._api.list(path, label_selector=selector)
+                addresses = await gateway_addresses(
+                    self._api, namespace=settings.namespace, service=settings.link_service, leaving=False
+                )
         except (ApiError, TimeoutError) as error:
             logger.warning("nobody can say which other gateways there are: %s", error)
             return []
-        addresses = {
-            address
-            for each in slices
-            for endpoint in each.get("endpoints") or ()
-            if not (endpoint.get("conditions") or {}).get("terminating")
-            for address in endpoint.get("addresses") or ()
-        }
         me = settings.link_address
         return sorted({settings.link_address_of(address) for address in addresses} - {me})
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +40,10 @@ from kappa_gateway.kubernetes.changed_sources import ChangedSources
 from kappa_gateway.kubernetes.cluster_links import ClusterLinks
 from kappa_gateway.kubernetes.code_download import Download
 from kappa_gateway.kubernetes.code_sources import CodeSources
+from kappa_gateway.kubernetes.gateway_addresses import gateway_addresses
+from kappa_gateway.kubernetes.gathered_logs import GatheredLogs
 from kappa_gateway.kubernetes.layer_publishing import LayerPublisher
+from kappa_gateway.kubernetes.peer_logs import HttpPeers, PeerSigner
 from kappa_gateway.kubernetes.permissions import Permissions
 from kappa_gateway.kubernetes.places import Places
 from kappa_gateway.kubernetes.preparing import ClusterPreparation
@@ -64,6 +68,8 @@ from kappa_gateway.stores.postgres_queue import PostgresEventQueue
 from kappa_gateway.stores.s3_blobs import S3BlobSettings, S3BlobStore
 
 if TYPE_CHECKING:
+    from fastapi import APIRouter
+
     from kappa_gateway.api.app import Authorise
 
 SIGNING_KEY_BYTES: Final = 32
@@ -103,8 +109,7 @@ class ClusterGateway(AssembledGateway):
         self._closers.append(self.store.close)
         self.objects = objects
         await self._open_stores()
-        self.logs = MemoryLogStore(clock_ms=epoch_ms, total_bytes=settings.log_bytes)
-        self._closers.append(self.logs.close)
+        self._open_logs(secret)
         self._printed = FunctionLogs(sys.stdout) if settings.function_logs else None
 
         self._session_keys = SessionKeys(secret)
@@ -154,6 +159,17 @@ class ClusterGateway(AssembledGateway):
         )
         self._election = self._follow(self.links.run(), "election")
         self._follow(self._become_ready(), "greetings", forget=True)
+
+    def _open_logs(self, secret: bytes) -> None:
+        """Lines that come here stay here; whoever reads gets those of the other gateways as well."""
+        settings = self._settings
+        origin = int.from_bytes(hashlib.sha256(settings.pod_name.encode()).digest()[:6], "big")
+        self._own_logs = MemoryLogStore(clock_ms=epoch_ms, origin=origin, total_bytes=settings.log_bytes)
+        self._closers.append(self._own_logs.close)
+        self._peer_signer = PeerSigner(secret)
+        peers = HttpPeers(self._other_gateways, self._peer_signer)
+        self._closers.append(peers.close)
+        self.logs = GatheredLogs(self._own_logs, peers)
 
     async def _open_stores(self) -> None:
         settings = self._settings
@@ -247,6 +263,7 @@ class ClusterGateway(AssembledGateway):
     def leave(self) -> None:
         """Told to stop: no new requests, the scaler and idle environments to other gateways; what runs here goes on. Idempotent."""
         self._unready = LEAVING
+        self._own_logs.dismiss()
         if self._events is not None:
             self._events.worker.rest()
         self.links.leave()
@@ -315,10 +332,21 @@ class ClusterGateway(AssembledGateway):
         found = await self.objects.read(key)
         return None if found is None else (found["metadata"]["namespace"], found["metadata"]["name"])
 
+    async def _other_gateways(self) -> set[str]:
+        """Where the other gateways answer HTTP, those that leave included: they still have their lines."""
+        settings = self._settings
+        found = await gateway_addresses(self._api, namespace=settings.namespace, service=settings.link_service, leaving=True)
+        return {f"[{ip}]:{settings.port}" if ":" in ip else f"{ip}:{settings.port}" for ip in found - {settings.pod_ip}}
+
+    def _routers(self) -> Sequence[APIRouter]:
+        from kappa_gateway.kubernetes.peer_logs_route import build_router  # noqa: PLC0415
+
+        return (build_router(own=self._own_logs, signer=self._peer_signer),)
+
     def _take_logs(self, spec: VersionSpec, lines: Sequence[LogLine], streams: Mapping[int, str]) -> None:
         if self._printed is not None:
             self._printed.write(spec, lines, streams)
-        self.logs.append(*log_events(spec, lines, streams))
+        self._own_logs.append(*log_events(spec, lines, streams))
 
     def _wake(self) -> None:
         if self._events is not None:
