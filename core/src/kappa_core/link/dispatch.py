@@ -1,6 +1,7 @@
 """Dispatch: the gateway's end of the link. It matches waiting invocations with the environments that are parked here.
 
-One Dispatcher per gateway. An invocation takes the environment of its revision that was used last, or waits in the revision's FIFO
+One Dispatcher per gateway. An invocation takes a provisioned environment of its revision, or else one on demand, the one that was used
+last, or waits in the revision's FIFO
 for whichever comes first: one that becomes free, one that moves here from another gateway, one that the scaler starts. A refused
 invocation (it crossed a move on its way; nothing has run) returns to the head of its FIFO with its age. What was accepted is never
 dispatched again: if its environment or the link to it is lost for longer than RESUME_SECONDS, it is answered as lost.
@@ -20,7 +21,8 @@ from typing import Final
 
 from kappa_core.link.effects import CloseLink, Dispatch, Effect, EnvironmentLost, Report, Send, Throttled, Unavailable
 from kappa_core.link.frames import RESUME_SECONDS, Collected, Demand, Deny, EnvironmentState, FrameType, Hello, Want
-from kappa_core.link.waiting import Environment, Invocation, Queue, Supervisor, arrival, last_use
+from kappa_core.link.pace import mean
+from kappa_core.link.waiting import Environment, Invocation, Queue, Supervisor, arrival, rank
 
 CAPACITY: Final = "capacity: "
 """A DENY whose reason begins so becomes a 503 with the rest as cause; any other reason is a ThrottleReason."""
@@ -114,6 +116,9 @@ class Dispatcher:
             return False
         if environment.stream != stream or self._links.get(link) is not environment.supervisor:
             return False
+        queue = invocation.queue
+        # It was dispatched when it came, or when the environment that it waited for was parked.
+        queue.run_seconds = mean(queue.run_seconds, now - max(invocation.arrived, environment.used))
         self._forget(invocation)
         return True
 
@@ -281,6 +286,7 @@ class Dispatcher:
                             _milliseconds(now - queue.waiters[0].arrived) if waiting else 0,
                             len(queue.running),
                             queue.sequence,
+                            int(queue.run_seconds * 1e6),
                         )
                     )
                 )
@@ -396,8 +402,8 @@ class Dispatcher:
         if queue.waiters:
             return [self._dispatch(self._next_waiter(queue), environment)]
         idle = queue.idle
-        if idle and next(reversed(idle)).used > used:
-            queue.idle = dict.fromkeys(sorted((*idle, environment), key=last_use))
+        if idle and rank(next(reversed(idle))) > rank(environment):
+            queue.idle = dict.fromkeys(sorted((*idle, environment), key=rank))
         else:
             idle[environment] = None
         return []

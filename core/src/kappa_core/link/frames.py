@@ -266,6 +266,8 @@ class Demand(msgspec.Struct, frozen=True):
     oldest_ms: int
     in_flight: int
     sequence: int
+    run_us: int = 0
+    """How long an invocation holds an environment here, in microseconds; 0: none has ended yet."""
 
 
 class PeerSpec(msgspec.Struct, frozen=True):

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections import deque
 
+from kappa_core.spec import initialization_type
+
 
 class Environment:
-    __slots__ = ("environment_id", "epoch", "queue", "running", "stream", "supervisor", "used")
+    __slots__ = ("environment_id", "epoch", "provisioned", "queue", "running", "stream", "supervisor", "used")
 
     def __init__(self, supervisor: Supervisor, stream: int, environment_id: str, queue: Queue) -> None:
         self.supervisor = supervisor
         self.stream = stream
         self.environment_id = environment_id
+        self.provisioned = initialization_type(environment_id) == "provisioned-concurrency"
         self.queue = queue
         self.epoch = 0
         self.used = 0.0
@@ -58,6 +61,7 @@ class Queue:
         "function_key",
         "idle",
         "revision",
+        "run_seconds",
         "running",
         "sequence",
         "successor",
@@ -70,10 +74,12 @@ class Queue:
         self.revision = revision
         self.function_key = function_key
         self.idle: dict[Environment, None] = {}
-        """Parked here, last used last."""
+        """Parked here, last used last, and behind them what is provisioned, likewise: the last one is taken."""
         self.waiters: deque[Invocation] = deque()
         """Oldest first."""
         self.running: dict[str, Invocation] = {}
+        self.run_seconds = 0.0
+        """How long one holds an environment, on average; 0: none has ended yet."""
         self.supervisors: dict[Supervisor, None] = {}
         """Linked ones."""
         self.successor: str | None = None
@@ -91,5 +97,6 @@ def arrival(invocation: Invocation) -> float:
     return invocation.arrived
 
 
-def last_use(environment: Environment) -> float:
-    return environment.used
+def rank(environment: Environment) -> tuple[bool, float]:
+    """The idle environment that has the highest is taken first."""
+    return environment.provisioned, environment.used
