@@ -17,11 +17,11 @@ from bare_gateway import key_of, python_spec
 from kappa_core.errors import TooManyRequestsException
 from kappa_core.limits import Limits
 from kappa_core.link import frames
+from kappa_core.link.addresses import Tls
 from kappa_core.spec import VersionSpec
 from kappa_gateway.embedded.provider import ProcessProvider
 from kappa_gateway.kubernetes.certificates import make_authority, make_server
 from kappa_gateway.links.assembly import GatewayLinks, Membership
-from kappa_gateway.links.peers import Tls
 from kappa_gateway.links.scaling import SUPERVISORS
 from kappa_gateway.links.server import PodIdentity
 

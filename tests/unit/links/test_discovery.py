@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 import pytest
 
+from kappa_core.link.addresses import AddressError, parse_source, tls_address
 from kappa_runtime.link import discovery
-from kappa_runtime.link.dialling import AddressError
-from kappa_runtime.link.discovery import Discovery, link_address, next_look, parse_source
+from kappa_runtime.link.discovery import Discovery, next_look
 
 
 def test_a_source_names_a_host_and_a_port() -> None:
@@ -23,8 +23,8 @@ def test_anything_else_is_refused_with_what_was_given(source: str) -> None:
 
 
 def test_addresses_of_both_kinds_become_link_addresses() -> None:
-    assert link_address("10.0.0.7", 9443) == "tls:10.0.0.7:9443"
-    assert link_address("fd00::7", 9443) == "tls:[fd00::7]:9443"
+    assert tls_address("10.0.0.7", 9443) == "tls:10.0.0.7:9443"
+    assert tls_address("fd00::7", 9443) == "tls:[fd00::7]:9443"
 
 
 def test_it_looks_at_once_again_when_nobody_was_found_and_rarely_when_all_is_well() -> None:

@@ -17,6 +17,7 @@ from typing import Final, Self
 
 from prometheus_client.core import GaugeMetricFamily
 
+from kappa_core.link.addresses import Tls
 from kappa_core.ports.environments import ProviderError
 from kappa_crds import labels, names
 from kappa_crds.api import ApiError, KubernetesApi, api_path
@@ -31,7 +32,6 @@ from kappa_gateway.kubernetes.provider import DeploymentProvider, Locate
 from kappa_gateway.kubernetes.settings import ClusterSettings
 from kappa_gateway.links.assembly import GatewayLinks, Membership
 from kappa_gateway.links.changes import Changes, MakeSpec
-from kappa_gateway.links.peers import Tls
 from kappa_gateway.links.scaling import SUPERVISORS, OnCause
 from kappa_gateway.links.sealing import SpecSeal
 from kappa_gateway.links.shell import InvocationPort, OnLogs
@@ -145,6 +145,7 @@ class ClusterLinks:
     def gauges(self) -> Iterable[GaugeMetricFamily]:
         """For each scrape."""
         yield from link_gauges(self.port.stats())
+        yield from self._tls.gauges()
         holds = self._links.scaling.holds
         yield GaugeMetricFamily("kappa_gateway_scaler", "Whether this gateway holds the scaler.", value=int(holds))
 

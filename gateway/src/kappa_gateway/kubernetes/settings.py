@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from kappa_core.link.addresses import tls_address
 from kappa_gateway.settings import GatewaySettings, service_endpoints, split, validated
 
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -179,7 +180,7 @@ class ClusterSettings(GatewaySettings):
 
     def link_address_of(self, ip: str) -> str:
         """Where the gateway with this address is dialled."""
-        return f"tls:[{ip}]:{self.link_port}" if ":" in ip else f"tls:{ip}:{self.link_port}"
+        return tls_address(ip, self.link_port)
 
     @property
     def function_url(self) -> str:

@@ -12,11 +12,12 @@ from ssl import SSLContext
 from typing import NamedTuple
 
 from kappa_core.limits import Limits
+from kappa_core.link.addresses import Tls
 from kappa_core.link.capacity import Known
 from kappa_core.link.frames import Hello, PeerHello
 from kappa_core.link.transport import Link
 from kappa_core.ports.environments import EnvironmentProvider
-from kappa_gateway.links.peers import HolderLink, PeerLink, Tls, accept_peer
+from kappa_gateway.links.peers import HolderLink, PeerLink, accept_peer
 from kappa_gateway.links.scaling import OnCause, ProviderNews, Scaling
 from kappa_gateway.links.sealing import SpecSeal
 from kappa_gateway.links.server import LinkServer, Vouch

@@ -13,11 +13,11 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from ssl import SSLContext
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
+from kappa_core.link.addresses import Tls, connect, parse_address
 from kappa_core.link.frames import OLDEST_VERSION, PROTOCOL_VERSION, Frame, FrameType, PeerHello
 from kappa_core.link.transport import Link
 from kappa_gateway.links.scaling import Scaling
@@ -55,13 +55,6 @@ def accept_peer(link: Link, hello: PeerHello, scaling: Scaling) -> PeerLink:
     peer = PeerLink(link, hello.gateway_id, scaling)
     scaling.peer_up(hello.gateway_id, peer)
     return peer
-
-
-class Tls(NamedTuple):
-    """How another gateway is known for one: its certificate is checked against this authority and this name, not its address."""
-
-    context: SSLContext
-    name: str
 
 
 class HolderLink:
@@ -129,9 +122,7 @@ class HolderLink:
             await asyncio.sleep(REDIAL_SECONDS * (0.5 + random.random()))  # noqa: S311 - no secret
 
     async def _dial(self, address: str) -> None:
-        loop = asyncio.get_running_loop()
         token = self._token()
-        scheme, _, rest = address.partition(":")
 
         def made(link: Link) -> None:
             self._connections.add(link)
@@ -146,18 +137,7 @@ class HolderLink:
         def make() -> Link:
             return Link(on_made=made, on_frame=self._frame, on_lost=self._gone)
 
-        if scheme == "unix":
-            await loop.create_unix_connection(make, rest)
-            return
-        host, _, port = rest.rpartition(":")
-        tls = self._tls if scheme == "tls" else None
-        await loop.create_connection(
-            make,
-            host.strip("[]"),
-            int(port),
-            ssl=tls.context if tls is not None else None,
-            server_hostname=tls.name if tls is not None else None,
-        )
+        await connect(make, parse_address(address), tls=self._tls)
 
     def _frame(self, link: Link, frame: Frame) -> None:
         if link is not self._link:

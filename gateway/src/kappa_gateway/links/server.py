@@ -19,6 +19,7 @@ from pathlib import Path
 from ssl import SSLContext
 from typing import Final, NamedTuple, Protocol
 
+from kappa_core.link.addresses import AddressError, parse_address
 from kappa_core.link.frames import OLDEST_VERSION, PROTOCOL_VERSION, Assigned, Frame, FrameType, Hello, PeerHello, Welcome
 from kappa_core.link.transport import Link
 
@@ -108,29 +109,29 @@ class LinkServer:
         """Serve at ``unix:/path``, ``tcp:host:port`` or ``tls:host:port`` (port 0: a free one) and return the address to dial.
         Raises ListenError."""
         loop = asyncio.get_running_loop()
-        scheme, _, rest = address.partition(":")
-        if scheme == "unix":
-            return await self._listen_unix(Path(rest))
-        host, _, port = rest.rpartition(":")
-        if scheme not in {"tcp", "tls"} or not host or not port.isdecimal():
-            raise ListenError(f"{address!r} is neither unix:/path, tcp:host:port nor tls:host:port")
-        if scheme == "tls" and self._ssl is None:
+        try:
+            place = parse_address(address)
+        except AddressError as error:
+            raise ListenError(str(error)) from None
+        if place.path:
+            return await self._listen_unix(Path(place.path))
+        if place.tls and self._ssl is None:
             raise ListenError(f"{address!r} needs a certificate")
-        ssl = self._ssl if scheme == "tls" else None
+        ssl = self._ssl if place.tls else None
         try:
             server = await loop.create_server(
                 self._make,
-                host.strip("[]"),
-                int(port),
+                place.host,
+                place.port,
                 backlog=BACKLOG,
                 ssl=ssl,
                 ssl_handshake_timeout=GREETING_SECONDS if ssl is not None else None,
                 ssl_shutdown_timeout=CLOSE_SECONDS if ssl is not None else None,
             )
         except OSError as error:
-            raise ListenError(f"The link cannot listen on {host}:{port}: {error.strerror}") from error
+            raise ListenError(f"The link cannot listen on {address}: {error.strerror}") from error
         self._servers.append(server)
-        return f"{scheme}:{host}:{server.sockets[0].getsockname()[1]}"
+        return f"{address.rpartition(':')[0]}:{server.sockets[0].getsockname()[1]}"
 
     async def _listen_unix(self, path: Path) -> str:
         if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:

@@ -13,8 +13,9 @@ import random
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
+from kappa_core.link.addresses import Address, AddressError, Tls, connect, parse_address
 from kappa_core.link.frames import Frame, FrameType
 from kappa_core.link.transport import Link
 
@@ -23,30 +24,6 @@ logger = logging.getLogger("kappa.supervisor")
 FIRST_PAUSE: Final = 0.02
 LONGEST_PAUSE: Final = 1.0
 DIAL_SECONDS: Final = 3.0
-
-
-class AddressError(ValueError):
-    """Not ``unix:/path``, ``tcp:host:port`` or ``tls:host:port``."""
-
-
-class Target(NamedTuple):
-    """Where to dial: the path of a Unix socket, or host and port."""
-
-    path: str
-    host: str = ""
-    port: int = 0
-    tls: bool = False
-
-
-def parse_address(address: str) -> Target:
-    """Raises AddressError."""
-    scheme, _, rest = address.partition(":")
-    if scheme == "unix" and rest:
-        return Target(rest)
-    host, _, port = rest.rpartition(":")
-    if scheme in {"tcp", "tls"} and host and port.isdecimal():
-        return Target("", host.strip("[]"), int(port), tls=scheme == "tls")
-    raise AddressError(f"{address!r} is neither unix:/path, tcp:host:port nor tls:host:port")
 
 
 class Trust:
@@ -122,12 +99,11 @@ class Dialler:
                 link.abort("the gateway does not read")
 
     async def _keep_connected(self) -> None:
-        loop = asyncio.get_running_loop()
         while not self._closing:
             self._lost.clear()
             try:
                 async with asyncio.timeout(DIAL_SECONDS):
-                    await self._dial(loop, self._target)
+                    await self._dial(self._target)
             except ssl.SSLError as error:
                 # Somebody there, whom we do not trust: that does not pass by itself, and somebody has to be told.
                 if str(error) != self._complaint:
@@ -143,14 +119,9 @@ class Dialler:
             await asyncio.sleep(self._pause * (0.5 + random.random()))  # noqa: S311 - no secret
             self._pause = min(LONGEST_PAUSE, self._pause * 2)
 
-    async def _dial(self, loop: asyncio.AbstractEventLoop, target: Target) -> None:
-        if target.path:
-            await loop.create_unix_connection(self._make, target.path)
-        elif target.tls and self._trust is not None:
-            context = self._trust.context()
-            await loop.create_connection(self._make, target.host, target.port, ssl=context, server_hostname=self._trust.name)
-        else:
-            await loop.create_connection(self._make, target.host, target.port)
+    async def _dial(self, target: Address) -> None:
+        tls = Tls(self._trust.context(), self._trust.name) if target.tls and self._trust is not None else None
+        await connect(self._make, target, tls=tls)
 
     def _make(self) -> Link:
         return Link(on_made=self._made, on_frame=self._frame, on_lost=self._gone)

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
-from kappa_runtime.link.dialling import AddressError
+from kappa_core.link.addresses import parse_source, tls_address
 
 logger = logging.getLogger("kappa.supervisor")
 
@@ -26,19 +26,6 @@ STABLE_SECONDS: Final = 5.0
 
 Resolve = Callable[[str, int], Awaitable[Iterable[str]]]
 """IP addresses of a host. Raises OSError."""
-
-
-def parse_source(source: str) -> tuple[str, int]:
-    """Host and port of ``dns:host:port``. Raises AddressError."""
-    scheme, _, rest = source.partition(":")
-    host, _, port = rest.rpartition(":")
-    if scheme != "dns" or not host or not port.isdecimal():
-        raise AddressError(f"{source!r} is not dns:host:port")
-    return host, int(port)
-
-
-def link_address(ip: str, port: int) -> str:
-    return f"tls:[{ip}]:{port}" if ":" in ip else f"tls:{ip}:{port}"
 
 
 def next_look(*, found: bool, complete: bool, looks: int) -> float:
@@ -103,4 +90,4 @@ class Discovery:
                 logger.warning("no gateway is found by the name %s: %s", host, error)
             return
         self._said = ""
-        self._sources[(host, port)] = {link_address(ip, port) for ip in addresses} or self._sources[(host, port)]
+        self._sources[(host, port)] = {tls_address(ip, port) for ip in addresses} or self._sources[(host, port)]

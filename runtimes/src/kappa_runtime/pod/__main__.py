@@ -23,7 +23,7 @@ def main() -> int:
     gc.disable()
     command = os.environ.get("KAPPA_RUNTIME_COMMAND", "")
     zygote = start_zygote(command) if is_python(command) else None
-    from kappa_runtime.link.dialling import AddressError  # noqa: PLC0415 - after the above
+    from kappa_core.link.addresses import AddressError  # noqa: PLC0415 - after the above
     from kappa_runtime.pod import serving  # noqa: PLC0415
     from kappa_runtime.pod.settings import SettingsError, from_environment  # noqa: PLC0415
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
+from kappa_core.link.addresses import AddressError
 from kappa_core.nursery import SupervisorOptions
-from kappa_runtime.link.dialling import AddressError
 from kappa_runtime.supervisor import serve
 
 
