@@ -45,6 +45,7 @@ ENVIRONMENTS_PER_10_SECONDS: Final = 1000  # [Q] scaling rate per function
 
 # -- phases --------------------------------------------------------------------------------------------------------
 INIT_SECONDS: Final = 10.0  # [Q] on-demand init; what takes longer is re-run inside the first invoke
+PROVISIONED_INIT_SECONDS: Final = 130.0  # [Q] or the function's timeout where that is longer; what takes longer has failed
 SHUTDOWN_INTERNAL_SECONDS: Final = 0.5
 SHUTDOWN_EXTERNAL_SECONDS: Final = 2.0
 

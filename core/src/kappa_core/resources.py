@@ -22,6 +22,7 @@ Sha256 = NewType("Sha256", str)
 Kind = Literal["Function", "FunctionVersion", "Alias", "LayerVersion", "EventSourceMapping", "EventInvokeConfig"]
 State = Literal["Pending", "Active", "Inactive", "Failed"]
 UpdateStatus = Literal["Successful", "Failed", "InProgress"]
+ProvisionedStatus = Literal["IN_PROGRESS", "READY", "FAILED"]
 
 LATEST = "$LATEST"
 
@@ -140,6 +141,32 @@ class FunctionStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     is in progress and after one that failed."""
 
 
+class ProvisionedState(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What the gateway that holds the scaler has last noted about the provisioned environments of a version or alias."""
+
+    requested: int
+    """The request that this is about; another one than the current is not settled."""
+    function_version: str
+    """Whose environments these are."""
+    ready: int = 0
+    """Initialised (AWS's Available)."""
+    allocated: int = 0
+    """Ready or being started."""
+    status: ProvisionedStatus = "IN_PROGRESS"
+    reason: str | None = None
+
+
+class ProvisionedConcurrency(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Environments that are kept initialised for a version, directly or through an alias."""
+
+    requested: int
+    """0: there are to be none, as if nothing were configured."""
+    modified_ms: int = 0
+    """Epoch milliseconds at which somebody asked for this number."""
+    state: ProvisionedState | None = None
+    """None: nobody has looked at it yet."""
+
+
 class Publication(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The newest version published from $LATEST. Written before the version itself, so that whoever comes next can finish what a
     crash interrupted and a number is never given to two contents."""
@@ -176,7 +203,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="F
 
 
 class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="FunctionVersion"):
-    """A published, immutable version. Only its status and metadata ever change."""
+    """A published, immutable version. Only its status, its provisioned concurrency and its metadata ever change."""
 
     account: AccountId
     region: Region
@@ -187,6 +214,7 @@ class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True, rename="camel",
     function_uid: str
     """Guards against a version that outlives its function being taken for one of the next function of that name."""
     modified_ms: int
+    provisioned: ProvisionedConcurrency | None = None
     status: FunctionStatus = FunctionStatus()
     meta: Meta = Meta()
 
@@ -206,6 +234,8 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="Alia
     description: str = ""
     additional_version_weights: dict[str, float] = {}
     """At most one entry: version → share of the invocations, 0.0–1.0."""
+    provisioned: ProvisionedConcurrency | None = None
+    """Of the environments of ``function_version``, whichever that is."""
     function_uid: str
     meta: Meta = Meta()
 

@@ -6,13 +6,27 @@ environments and the old ones drained.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from kappa_core.limits import BUFFERED_RESPONSE_BYTES, STREAMED_RESPONSE_BYTES
 
 InitializationType = Literal["on-demand", "provisioned-concurrency", "snap-start"]
+_PROVISIONED: Final = "provisioned-"
+INIT_FAILURE: Final = "FUNCTION_ERROR_INIT_FAILURE"
+"""How the reason begins for which a provisioned environment is gone whose init failed; AWS's StatusReason."""
+
+
+def provisioned_id(environment_id: str) -> str:
+    """The id of an environment of provisioned concurrency. It says so itself: whoever meets the environment, a gateway that has just
+    started included, counts it in the same place, and the supervisor knows how its init is to end."""
+    return _PROVISIONED + environment_id
+
+
+def initialization_type(environment_id: str) -> InitializationType:
+    """How the environment of this id came to be."""
+    return "provisioned-concurrency" if environment_id.startswith(_PROVISIONED) else "on-demand"
 
 
 class Archive(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +75,6 @@ class VersionSpec(msgspec.Struct, frozen=True, kw_only=True):
     application_log_level: str | None = None
     system_log_level: str | None = None
     tracing_mode: Literal["Active", "PassThrough"] = "PassThrough"
-    initialization_type: InitializationType = "on-demand"
     init_seconds: float = 10.0
     response_bytes: int = BUFFERED_RESPONSE_BYTES
     streamed_response_bytes: int = STREAMED_RESPONSE_BYTES

@@ -51,8 +51,8 @@ BOTH = view(a=([("e1", 1)], []), b=([("e2", 1)], []))
     ],
 )
 def test_the_proof(limit: int, second: View, first: View | None, proven: bool) -> None:
-    assert proves(limit, ["e1", "e2"], view=second, first=first) is proven
+    assert proves([(limit, ["e1", "e2"])], view=second, first=first) is proven
 
 
 def test_environments_of_others_prove_nothing() -> None:
-    assert not proves(2, ["e1"], view=view(a=([("e1", 1), ("x", 1)], [])), first=None)
+    assert not proves([(2, ["e1"])], view=view(a=([("e1", 1), ("x", 1)], [])), first=None)

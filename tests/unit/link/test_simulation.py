@@ -50,8 +50,8 @@ def test_the_checks_catch_a_machine_that_lacks_a_rule(machines: Machines, said: 
 
 
 def test_the_checks_catch_a_429_after_a_single_collection(monkeypatch: pytest.MonkeyPatch) -> None:
-    def after_one(limit: int, permitted: list[str], *, view: View, first: View | None) -> bool:
-        return sum(name in view.busy for name in permitted) >= limit
+    def after_one(shares: list[tuple[int, list[str]]], *, view: View, first: View | None) -> bool:
+        return all(sum(name in view.busy for name in permitted) >= number for number, permitted in shares)
 
     def far_gateway(plan: Plan) -> None:
         """Its waiters' wishes come late, so idle environments change hands between the other two while it waits."""

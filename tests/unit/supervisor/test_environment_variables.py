@@ -10,7 +10,7 @@ import pytest
 from kappa_runtime.supervisor.environment_variables import RESERVED, Identity, Places, variables
 from supervised import version_spec
 
-IDENTITY = Identity(runtime_api="127.0.0.1:9001", log_stream="2026/01/02/[$LATEST]00")
+IDENTITY = Identity(runtime_api="127.0.0.1:9001", log_stream="2026/01/02/[$LATEST]00", initialization_type="on-demand")
 
 
 def made(places: Places | None = None, **changes: Any) -> dict[str, str]:

@@ -17,7 +17,7 @@ NOW = 1767323045.678
 
 def test_text_lines_are_those_of_lambda() -> None:
     lines = TextLines(SPEC, "3.13.2")
-    assert lines.init_start(NOW).startswith(
+    assert lines.init_start(NOW, "on-demand").startswith(
         "INIT_START Runtime Version: python:3.13.2\tRuntime Version ARN: arn:aws:lambda:us-east-1::runtime:"
     )
     assert lines.start(NOW, "id") == "START RequestId: id Version: $LATEST\n"
@@ -61,7 +61,7 @@ def test_text_lines_are_those_of_lambda() -> None:
     ],
 )
 def test_an_init_is_reported_in_text_only_if_it_failed(status: str, error_type: str, line: str) -> None:
-    found = TextLines(SPEC, "").init_report(NOW, duration_ms=10000.094, phase="init", status=status, error_type=error_type)  # type: ignore[arg-type]
+    found = TextLines(SPEC, "").init_report(NOW, "on-demand", duration_ms=10000.094, phase="init", status=status, error_type=error_type)  # type: ignore[arg-type]
     assert found == line
 
 
@@ -76,7 +76,7 @@ def test_an_init_is_reported_in_text_only_if_it_failed(status: str, error_type: 
     ],
 )
 def test_the_runtime_is_named_by_language_and_version(runtime: str, found: str, version: str) -> None:
-    line = TextLines(version_spec(Path("/code"), runtime=runtime), found).init_start(NOW)
+    line = TextLines(version_spec(Path("/code"), runtime=runtime), found).init_start(NOW, "on-demand")
     assert line.startswith(f"INIT_START Runtime Version: {version}\t")
 
 
@@ -114,10 +114,10 @@ def test_the_system_log_level_filters_platform_records(level: str, kept: list[st
     written = [
         lines.start(NOW, "id"),
         lines.report(NOW, REPORT),
-        lines.init_report(NOW, duration_ms=1, phase="init", status="success", error_type=""),
+        lines.init_report(NOW, "on-demand", duration_ms=1, phase="init", status="success", error_type=""),
     ]
     assert [json.loads(line)["type"].removeprefix("platform.") for line in written if line] == kept
-    failed = lines.init_report(NOW, duration_ms=1, phase="init", status="error", error_type="Runtime.ExitError")
+    failed = lines.init_report(NOW, "on-demand", duration_ms=1, phase="init", status="error", error_type="Runtime.ExitError")
     assert json.loads(failed)["record"]["errorType"] == "Runtime.ExitError"
 
 

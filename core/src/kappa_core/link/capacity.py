@@ -4,7 +4,8 @@ The scaler (:mod:`kappa_core.link.scale`) decides with it and is the only one to
 moment it is ordered until it is known to be gone, whatever phase it is in, so room is never given away twice.
 
 A function with reserved concurrency may have that many environments, and nobody else may use its share; all others share what the
-account has left. (Provisioned concurrency will be lent before both, from the function's own share.)
+account has left. Provisioned concurrency is set aside from the share of its function: environments that start on demand share the
+rest, whether those that are provisioned are up or not. What kind an environment is, its id says (:mod:`kappa_core.spec`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import msgspec
 
 from kappa_core.limits import ENVIRONMENTS_PER_10_SECONDS
 from kappa_core.link.frames import Demand
+from kappa_core.link.pace import Pace
+from kappa_core.spec import initialization_type
 
 Phase = Literal["starting", "ready", "draining"]
 """``ready`` is idle or busy: the supervisor alone knows which."""
@@ -40,7 +43,16 @@ class Known(msgspec.Struct, frozen=True):
 class Pool:
     """The concurrency of one account in one region."""
 
-    __slots__ = ("count", "functions", "limit", "name", "reserved", "unreserved_count")
+    __slots__ = (
+        "count",
+        "functions",
+        "limit",
+        "name",
+        "provisioned",
+        "reserved",
+        "unreserved_count",
+        "unreserved_provisioned",
+    )
 
     def __init__(self, name: str, limit: int) -> None:
         self.name = name
@@ -50,11 +62,27 @@ class Pool:
         self.count = 0
         self.unreserved_count = 0
         """Environments of functions without reserved concurrency."""
+        self.provisioned = 0
+        """Sum of what is to be provisioned for functions without reserved concurrency."""
+        self.unreserved_provisioned = 0
+        """Provisioned environments of functions without reserved concurrency."""
         self.functions: dict[str, Function] = {}
 
 
 class Function:
-    __slots__ = ("burst", "count", "key", "pool", "removed", "reserved", "revisions", "tokens", "tokens_at")
+    __slots__ = (
+        "burst",
+        "count",
+        "key",
+        "pool",
+        "provisioned",
+        "provisioned_count",
+        "removed",
+        "reserved",
+        "revisions",
+        "tokens",
+        "tokens_at",
+    )
 
     def __init__(self, key: str, pool: Pool, *, burst: int = ENVIRONMENTS_PER_10_SECONDS) -> None:
         self.key = key
@@ -65,6 +93,10 @@ class Function:
         self.revisions: dict[str, Revision] = {}
         self.count = 0
         """Environments in any phase."""
+        self.provisioned = 0
+        """Sum of what is to be provisioned for its revisions."""
+        self.provisioned_count = 0
+        """Provisioned environments in any phase."""
         self.burst = burst
         self.tokens = float(burst)
         self.tokens_at = 0.0
@@ -73,30 +105,50 @@ class Function:
     def reserve(self, reserved: int | None) -> None:
         pool = self.pool
         pool.reserved += (reserved or 0) - (self.reserved or 0)
-        if self.reserved is None and reserved is not None:
-            pool.unreserved_count -= self.count
-        elif self.reserved is not None and reserved is None:
-            pool.unreserved_count += self.count
+        moves = int(self.reserved is not None) - int(reserved is not None)
+        pool.unreserved_count += moves * self.count
+        pool.unreserved_provisioned += moves * self.provisioned_count
+        pool.provisioned += moves * self.provisioned
         self.reserved = reserved
 
-    def limit(self) -> int:
-        """How many environments the function's share permits: its own reserved ones, or all that the account has unreserved."""
+    def provision(self, revision: Revision, number: int) -> None:
+        """Set aside so many environments of one revision."""
+        by = number - revision.provision.target
+        revision.provision.target = number
+        self.provisioned += by
+        if self.reserved is None:
+            self.pool.provisioned += by
+
+    def share(self) -> int:
+        """How many environments of any kind it may have: its own reserved ones, or with others all that the account has unreserved."""
         return self.pool.limit - self.pool.reserved if self.reserved is None else self.reserved
+
+    def limit(self) -> int:
+        """How many environments on demand the function's share permits besides what is set aside as provisioned."""
+        return self.share() - (self.pool.provisioned if self.reserved is None else self.provisioned)
 
     def throttle_reason(self) -> str:
         """ThrottleReason of a waiter beyond the limit."""
         return ACCOUNT_REASON if self.reserved is None else RESERVED_REASON
 
     def free(self) -> int:
-        """How many more may be started. Negative after a limit was lowered."""
-        return min(self.limit() - self._used(), self.pool.limit - self.pool.count)
+        """How many more may be started on demand. Negative after a limit was lowered."""
+        return min(self.limit() - self._on_demand(), self.room())
+
+    def room(self) -> int:
+        """How many more of any kind fit into the share and the account: what is to be provisioned may take all of it."""
+        return min(self.share() - self._used(), self.pool.limit - self.pool.count)
 
     def excess(self) -> int:
-        """How many exist beyond the share's limit, after it was lowered."""
-        return max(0, self._used() - self.limit())
+        """How many exist beyond what the share permits, after a limit was lowered or more was set aside."""
+        return max(0, self._on_demand() - max(0, self.limit()), self._used() - self.share())
 
     def _used(self) -> int:
         return self.pool.unreserved_count if self.reserved is None else self.count
+
+    def _on_demand(self) -> int:
+        provisioned = self.pool.unreserved_provisioned if self.reserved is None else self.provisioned_count
+        return self._used() - provisioned
 
     def refill(self, now: float) -> int:
         """The scaling rate: a bucket of ``burst`` environments, filled within ten seconds. Returns what is in it."""
@@ -104,6 +156,32 @@ class Function:
             self.tokens = min(float(self.burst), self.tokens + (now - self.tokens_at) * self.burst / 10)
             self.tokens_at = now
         return int(self.tokens)
+
+
+class Provision:
+    """The provisioned concurrency of one revision."""
+
+    __slots__ = ("cause", "failures", "hold_at", "retry_at", "start_seconds", "target")
+
+    def __init__(self) -> None:
+        self.target = 0
+        """How many environments are to be kept ready."""
+        self.start_seconds = 0.0
+        """The start deadline of one: its init may take longer than that of an environment on demand."""
+        self.failures = 0
+        """Starts in a row that failed. On their own: that an init fails when nobody waits for it says nothing to those who wait, whose
+        invocation repeats it and is told."""
+        self.cause = ""
+        """Why the last start failed; empty after one that did not."""
+        self.retry_at = 0.0
+        self.hold_at: float | None = None
+        """When what is missing is looked at again."""
+
+    def failed(self, cause: str, now: float) -> None:
+        """A start failed: from now on one at a time, ever more slowly."""
+        self.failures += 1
+        self.cause = cause
+        self.retry_at = now + min(BACKOFF_SECONDS * 2 ** min(self.failures - 1, 10), BACKOFF_MOST_SECONDS)
 
 
 class Revision:
@@ -115,6 +193,8 @@ class Revision:
         "function",
         "idle_seconds",
         "name",
+        "pace",
+        "provision",
         "retry_at",
         "review_at",
         "start_seconds",
@@ -136,6 +216,8 @@ class Revision:
         self.failures = 0
         self.retry_at = 0.0
         self.review_at: float | None = None
+        self.pace = Pace()
+        self.provision = Provision()
 
     def waiting(self) -> int:
         return sum(demand.waiting for demand, _ in self.demands.values())
@@ -145,11 +227,23 @@ class Revision:
         return max((now - at + demand.oldest_ms / 1000 for demand, at in self.demands.values()), default=0.0)
 
     def serving(self) -> int:
-        """Environments that are being started for the waiters."""
+        """Environments that are being started for the waiters. What is to be provisioned is not started for them, and may take long."""
         return sum(
-            environment.phase == "starting" and not environment.given_up and not environment.finish
+            environment.phase == "starting" and not (environment.given_up or environment.finish or environment.provisioned)
             for environment in self.environments.values()
         )
+
+    def provisioned(self) -> list[Environment]:
+        """The provisioned environments that there are, those that end included."""
+        return [environment for environment in self.environments.values() if environment.provisioned]
+
+    def kept(self) -> list[Environment]:
+        """The provisioned environments that are up, or are coming up, and are to stay."""
+        return [
+            environment
+            for environment in self.provisioned()
+            if environment.phase != "draining" and not (environment.finish or environment.given_up)
+        ]
 
     def failed(self, attempt: int, now: float) -> None:
         """A start failed: the next one waits, ever longer."""
@@ -164,12 +258,24 @@ class Revision:
 
 
 class Environment:
-    __slots__ = ("asked_at", "attempt", "due", "environment_id", "finish", "given_up", "phase", "ready_at", "revision")
+    __slots__ = (
+        "asked_at",
+        "attempt",
+        "due",
+        "environment_id",
+        "finish",
+        "given_up",
+        "phase",
+        "provisioned",
+        "ready_at",
+        "revision",
+    )
 
     def __init__(self, environment_id: str, revision: Revision, phase: Phase) -> None:
         self.environment_id = environment_id
         self.revision = revision
         self.phase: Phase = phase
+        self.provisioned = initialization_type(environment_id) == "provisioned-concurrency"
         self.attempt = revision.attempt
         self.asked_at: float | None = None
         """When a RETIRE was sent that has no answer yet."""
@@ -181,12 +287,12 @@ class Environment:
         self.due = 0.0
         """Starting: the start deadline. Ready: when it may have been idle for its window."""
         revision.environments[environment_id] = self
-        enter(revision, 1)
+        enter(revision.function, 1, provisioned=int(self.provisioned))
 
     def leave(self) -> None:
         """It is gone."""
         del self.revision.environments[self.environment_id]
-        enter(self.revision, -1)
+        enter(self.revision.function, -1, provisioned=-int(self.provisioned))
 
     def retiring(self) -> bool:
         return self.asked_at is not None or self.finish or self.phase == "draining"
@@ -203,18 +309,19 @@ def adopt(revision: Revision, function: Function) -> None:
         return
     revision.function = function
     function.revisions[revision.name] = revision
-    enter(revision, len(revision.environments))
+    enter(function, len(revision.environments), provisioned=len(revision.provisioned()))
 
 
-def enter(revision: Revision, by: int) -> None:
-    """Count environments into the function's and the account's books."""
-    function = revision.function
+def enter(function: Function | None, by: int, *, provisioned: int) -> None:
+    """Count ``by`` environments, ``provisioned`` of them such, into the function's and the account's books."""
     if function is None:
         return
     function.count += by
+    function.provisioned_count += provisioned
     function.pool.count += by
     if function.reserved is None:
         function.pool.unreserved_count += by
+        function.pool.unreserved_provisioned += provisioned
 
 
 class Books:
@@ -267,7 +374,9 @@ class Books:
 
     def drop_unused(self, revision: Revision) -> None:
         """Forget a revision that is over."""
-        if revision.environments or revision.demands or not (revision.superseded or revision.function is None):
+        if revision.environments or revision.demands or revision.provision.target:
+            return
+        if not (revision.superseded or revision.function is None):
             return
         if self.revisions.pop(revision.name, None) is None or (function := revision.function) is None:
             return
@@ -296,8 +405,8 @@ class Books:
         if len(self.gone) > GONE_KEPT:
             del self.gone[next(iter(self.gone))]
 
-    def neighbours(self, function: Function) -> list[Environment]:
-        """The environments that draw on the same share as this function's."""
+    def neighbours(self, function: Function, *, provisioned: bool = False) -> list[Environment]:
+        """The environments on demand that draw on the same share as this function's; or those that are ``provisioned`` from it."""
         functions = [function] if function.reserved is not None else function.pool.functions.values()
         return [
             environment
@@ -305,4 +414,5 @@ class Books:
             if other is function or other.reserved is None
             for revision in other.revisions.values()
             for environment in revision.environments.values()
+            if environment.provisioned == provisioned
         ]

@@ -9,7 +9,7 @@ of an atomic snapshot: Afek et al., "Atomic Snapshots of Shared Memory", 1993.) 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -90,15 +90,12 @@ class Collection:
         return View(busy, idle)
 
 
-def proves(limit: int, permitted: Iterable[str], *, view: View, first: View | None) -> bool:
-    """Whether at least ``limit`` of the permitted environments were in flight at one instant."""
-    busy = [environment_id for environment_id in permitted if environment_id in view.busy]
-    at_one_gateway: dict[str, int] = {}
-    for environment_id in busy:
-        gateway = view.busy[environment_id][0]
-        at_one_gateway[gateway] = at_one_gateway.get(gateway, 0) + 1
-    if max(at_one_gateway.values(), default=0) >= limit:
-        return True
+def proves(shares: Sequence[tuple[int, Iterable[str]]], *, view: View, first: View | None) -> bool:
+    """Whether at one instant of every share at least so many of its environments were in flight."""
+    busy = [(number, [name for name in permitted if name in view.busy]) for number, permitted in shares]
+    for gateway in {view.busy[name][0] for _, names in busy for name in names}:
+        if all(sum(view.busy[name][0] == gateway for name in names) >= number for number, names in busy):
+            return True
     if first is None:
-        return limit <= 0
-    return sum(first.busy.get(environment_id) == view.busy[environment_id] for environment_id in busy) >= limit
+        return all(number <= 0 for number, _ in busy)
+    return all(sum(first.busy.get(name) == view.busy[name] for name in names) >= number for number, names in busy)

@@ -1,10 +1,10 @@
 """Dispatch: the gateway's end of the link. It matches waiting invocations with the environments that are parked here.
 
-One Dispatcher per gateway. An invocation takes a provisioned environment of its revision, or else one on demand, the one that was used
-last, or waits in the revision's FIFO
-for whichever comes first: one that becomes free, one that moves here from another gateway, one that the scaler starts. A refused
-invocation (it crossed a move on its way; nothing has run) returns to the head of its FIFO with its age. What was accepted is never
-dispatched again: if its environment or the link to it is lost for longer than RESUME_SECONDS, it is answered as lost.
+One Dispatcher per gateway. An invocation takes an idle environment of its revision, a provisioned one before one on demand, else the
+one that was used last; or it waits in the revision's FIFO for whichever comes first: one that becomes free, one that moves here from
+another gateway, one that the scaler starts. A refused invocation (it crossed a move on its way; nothing has run) returns to the head of
+its FIFO with its age. What was accepted is never dispatched again: if its environment or the link to it is lost for longer than
+RESUME_SECONDS, it is answered as lost.
 
 The dispatcher never decides that there is no capacity. It reports its waiters to the scaler and answers 429 and 503 for exactly the
 waiters that the scaler's DENY covers, 503 to what waited longer than the bounded wait, and 503 at once beyond the bounded queue.

@@ -171,3 +171,9 @@ class StartsFail(Effect, frozen=True, gc=False):
 
     revision: str
     cause: str
+
+
+class ProvisionedChanged(Effect, frozen=True, gc=False):
+    """How far the provisioned concurrency of this revision has come may have changed; see ``Scaler.provisioned``."""
+
+    revision: str

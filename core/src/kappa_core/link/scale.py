@@ -3,7 +3,8 @@
 It runs in every gateway and acts in one of them, the holder of the Lease (the only gateway, in embedded mode). Gateways report who
 waits (DEMAND); it starts environments while starting + idle + busy + draining fits the function's reserved concurrency, or the
 account's unreserved share, and makes room by retiring idle environments of other revisions and functions. So what is in flight can
-never exceed a limit, and a warm invocation needs no word from it.
+never exceed a limit, and a warm invocation needs no word from it. Provisioned environments come first: they are started without any
+demand, are never reaped, and are replaced when they end.
 
 What is busy changes too fast to be reported. Where it matters, the scaler asks every gateway at once (COLLECT, see
 :mod:`kappa_core.link.collection`): whether an idle environment is about to serve a waiter, which idle ones may make room, and whether
@@ -19,18 +20,18 @@ ended; a lost link is no proof of that. Times are seconds of one monotonic clock
 from __future__ import annotations
 
 import heapq
-import itertools
-from collections.abc import Callable, Iterable
-from typing import Final, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 from kappa_core.limits import ENVIRONMENTS_PER_10_SECONDS
 from kappa_core.link import policy as patience
-from kappa_core.link.capacity import Books, Environment, Function, Known, Phase, Revision, adopt, uid_of
+from kappa_core.link import room
+from kappa_core.link.capacity import Books, Environment, Function, Known, Revision, adopt, uid_of
 from kappa_core.link.collection import Collection, View, proves
 from kappa_core.link.dispatch import CAPACITY
 from kappa_core.link.effects import (
     Effect,
-    RetireEnvironment,
+    ProvisionedChanged,
     SendCollect,
     SendDeny,
     StartEnvironments,
@@ -38,31 +39,25 @@ from kappa_core.link.effects import (
     StopEnvironments,
 )
 from kappa_core.link.frames import Collect, Collected, Demand, Deny
+from kappa_core.link.pace import run_seconds
 from kappa_core.link.policy import Policy, Situation, start_at_once
+from kappa_core.link.upkeep import Timer, Upkeep
 
-_Timer = Literal["rebuild", "start", "idle", "retire", "review", "collect", "excess"]
 _DELETED: Final = "the function was deleted"
 _SOON: Final = 0.01
 _EVERYTHING: Final = ""
 """The scope of a collection over all functions."""
 
 
-class Scaler:
+class Scaler(Upkeep):
     """See the module. Until :meth:`take_over` it only takes notes."""
 
     __slots__ = (
         "_again",
         "_awaited",
-        "_books",
-        "_collections",
-        "_epoch",
         "_gateways",
         "_needy",
-        "_new_id",
-        "_numbers",
         "_policy",
-        "_state",
-        "_timers",
     )
 
     def __init__(
@@ -77,21 +72,15 @@ class Scaler:
     ) -> None:
         """``new_id`` makes environment ids that are never used twice; ``burst`` is environments per 10 s and function.
         ``function_of`` names the function of a revision that environments speak of before ``on_revision`` did."""
-        self._new_id = new_id
+        books = Books(function_of=function_of, burst=burst, idle_seconds=idle_seconds, start_seconds=start_seconds)
+        super().__init__(books, new_id=new_id)
         self._policy = policy
-        self._state: Literal["standby", "rebuilding", "acting"] = "standby"
-        self._epoch = 0
         self._awaited: set[str] = set()
-        self._books = Books(function_of=function_of, burst=burst, idle_seconds=idle_seconds, start_seconds=start_seconds)
         self._gateways: dict[str, None] = {}
         self._needy: dict[str, None] = {}
         """Revisions with waiters."""
-        self._collections: dict[str, Collection] = {}
-        """Under way, by scope: a function key or everything."""
         self._again: dict[str, dict[str, None]] = {}
         """By scope, revisions that ask while a collection is under way."""
-        self._numbers = itertools.count(1)
-        self._timers: list[tuple[float, int, _Timer, str]] = []
 
     # -- holding the Lease -----------------------------------------------------------------------------------------
     def take_over(self, epoch: int, known: Iterable[Known], gateways: Iterable[str], now: float) -> list[Effect]:
@@ -104,7 +93,7 @@ class Scaler:
         for found in known:
             self._add(found.environment_id, self._books.revision(found.revision), found.phase, now)
         for revision in self._books.revisions.values():
-            revision.review_at = None
+            revision.review_at = revision.provision.hold_at = None
         self._awaited = set(gateways) - set(self._gateways)
         self._remind(now + patience.REBUILD_SECONDS, "rebuild", "")
         return self._rebuilt(now) if not self._awaited else []
@@ -115,10 +104,6 @@ class Scaler:
         self._collections, self._again, self._timers, self._gateways, self._needy = {}, {}, [], {}, {}
         for revision in self._books.revisions.values():
             revision.demands = {}
-
-    @property
-    def acting(self) -> bool:
-        return self._state == "acting"
 
     # -- what there is and what is permitted -------------------------------------------------------------------------
     def on_pool(self, pool: str, limit: int, now: float) -> list[Effect]:
@@ -138,13 +123,29 @@ class Scaler:
         function.reserve(reserved)
         return self._review_all(now)
 
+    def on_provisioned(self, function_key: str, targets: Mapping[str, tuple[int, float]], now: float) -> list[Effect]:
+        """How many environments to keep ready for each revision of a function, and the start deadline of one in seconds; none for the
+        revisions that are not named. The function must be known."""
+        function = self._books.functions[function_key]
+        for name in targets:
+            adopt(self._books.revision(name), function)
+        effects: list[Effect] = []
+        for revision in list(function.revisions.values()):
+            number, start_seconds = targets.get(revision.name, (0, 0.0))
+            revision.provision.start_seconds = start_seconds
+            if number != revision.provision.target:
+                function.provision(revision, number)
+                effects.append(ProvisionedChanged(revision.name))
+                self._books.drop_unused(revision)
+        return effects + self._review_all(now) if effects else []
+
     def on_function_removed(self, function_key: str, now: float) -> list[Effect]:
         """The function was deleted: its environments drain, its waiters are told."""
         function = self._books.functions.get(function_key)
         if function is None:
             return []
-        effects: list[Effect] = []
         function.removed = True
+        effects = self.on_provisioned(function_key, {}, now)
         for revision in list(function.revisions.values()):
             effects += self._deny(revision, CAPACITY + _DELETED)
             effects += self.on_revision_superseded(revision.name, now)
@@ -196,6 +197,7 @@ class Scaler:
         for revision in self._books.revisions.values():
             if revision.demands.pop(gateway, None) is not None and not revision.demands:
                 self._needy.pop(revision.name, None)
+                revision.pace.waits(False, now)
         effects: list[Effect] = []
         for scope, collection in list(self._collections.items()):
             collection.pending.pop(gateway, None)
@@ -211,6 +213,7 @@ class Scaler:
             revision.demands.pop(gateway, None)
         else:
             revision.demands[gateway] = (demand, now)
+        revision.pace.waits(bool(revision.demands), now)
         if not revision.demands:
             self._needy.pop(revision.name, None)
             self._books.drop_unused(revision)
@@ -242,6 +245,8 @@ class Scaler:
                 effects.append(StopEnvironments(revision, [environment_id], "nobody ordered it"))
         if state == "draining":
             environment.phase, environment.asked_at = "draining", None
+            if environment.provisioned:
+                effects += self._provisioned_changed(environment, now)
         elif state != "init":
             effects += self._is_ready(environment, now)
         if environment.phase != "draining" and (environment.revision.superseded or environment.given_up):
@@ -257,7 +262,9 @@ class Scaler:
         self._books.remove(environment)
         effects: list[Effect] = []
         if environment.phase == "starting" and not (was_ready or environment.finish or environment.given_up):
-            effects += self._failed(environment.revision, environment.attempt, reason, now)
+            effects += self._failed(environment, reason, now)
+        if environment.provisioned:
+            effects += self._provisioned_changed(environment, now)
         self._books.drop_unused(environment.revision)
         return effects + self._review_needy(now)
 
@@ -286,23 +293,14 @@ class Scaler:
             effects += self._on_timer(at, kind, key, now)
         return effects
 
-    def next_deadline(self) -> float | None:
-        """When ``on_tick`` may have something to do, None for never."""
-        return self._timers[0][0] if self._timers else None
-
-    # -- what is known, for conditions and metrics -------------------------------------------------------------------
-    def environments(self, revision: str) -> dict[str, Phase]:
-        """Environment id → phase."""
-        known = self._books.revisions.get(revision)
-        return {} if known is None else {name: environment.phase for name, environment in known.environments.items()}
-
     # -- decisions ---------------------------------------------------------------------------------------------------
     def _review_all(self, now: float) -> list[Effect]:
         """A limit has changed."""
-        for collection in self._collections.values():
-            collection.limits_changed = True
-        effects = [effect for each in list(self._books.functions.values()) for effect in self._shed(each, now)]
-        return effects + self._review_needy(now)
+        self._limits_changed()
+        functions = list(self._books.functions.values())
+        effects = [effect for each in functions for effect in self._shed(each, now)]
+        held = [effect for each in functions for one in list(each.revisions.values()) for effect in self._hold(one, now)]
+        return effects + held + self._review_needy(now)
 
     def _review_needy(self, now: float) -> list[Effect]:
         """Look at everyone who waits, the oldest first: it has the first claim on what became free."""
@@ -321,7 +319,7 @@ class Scaler:
             return self._deny(revision, CAPACITY + _DELETED)
         if revision.superseded:
             return []  # its waiters are on their way to the successor's FIFO
-        if function.limit() <= 0:
+        if function.limit() <= 0 and not revision.provisioned():
             return self._deny(revision, function.throttle_reason())
         self._review_again(revision, now + patience.REVIEW_SECONDS)
         need = revision.waiting() - revision.serving()
@@ -356,38 +354,23 @@ class Scaler:
         short = need - (len(revision.environments) - before)
         if short <= 0 or function.free() > 0 or collection.limits_changed:
             return effects, False  # a proof holds for the limits that it was begun under; the next review asks again
-        permitted = [environment.environment_id for environment in self._books.neighbours(function)]
-        if proves(function.limit(), permitted, view=view, first=collection.first):
+        mine = [environment.environment_id for environment in revision.provisioned()]
+        neighbours = self._books.neighbours(function)
+        # All that are its own, whatever state they are in, and all that may be there on demand.
+        shares = [(len(mine), mine), (function.limit(), [environment.environment_id for environment in neighbours])]
+        if proves(shares, view=view, first=collection.first):
             for (name, gateway), demand in collection.covers.items():
                 if name == revision.name:
                     effects.append(_denial(gateway, demand, function.throttle_reason()))
             return effects, False
-        if sum(name in view.busy for name in permitted) >= function.limit():
+        if all(sum(name in view.busy for name in permitted) >= number for number, permitted in shares):
             return effects, collection.first is None
-        return effects + self._make_room(revision, function, view, short, now), False
-
-    def _make_room(self, revision: Revision, function: Function, view: View, short: int, now: float) -> list[Effect]:
-        """Retire idle environments that draw on the same share and that nobody waits for."""
-        neighbours = self._books.neighbours(function)
-        coming = sum(environment.retiring() for environment in neighbours)
         stuck = revision.oldest_seconds(now) >= patience.STUCK_SECONDS
-        candidates = [
-            environment
-            for environment in neighbours
-            if environment.environment_id in view.idle
-            and environment.phase == "ready"
-            and not environment.retiring()
-            and (
-                stuck if environment.revision is revision else not environment.revision.demands or environment.revision.superseded
-            )
-        ]
-        candidates.sort(key=lambda environment: environment.due)
-        effects: list[Effect] = []
-        for environment in candidates[: max(0, short - coming)]:
+        for environment in room.for_waiters(neighbours, revision, view=view, short=short, stuck=stuck):
             # One of its own is let go only if it has been idle for as long as the waiter has not been reached by it.
             idle_ms = int(patience.STUCK_SECONDS * 500) if environment.revision is revision else 0
             effects.append(self._retire(environment, "room is needed", idle_ms, now))
-        return effects
+        return effects, False
 
     def _start(self, revision: Revision, need: int, now: float) -> list[Effect]:
         function = revision.function
@@ -396,8 +379,21 @@ class Scaler:
             self._review_again(revision, revision.retry_at)
             return []
         starting = revision.count("starting")
-        situation = Situation(need, revision.waiting(), revision.oldest_seconds(now), starting, revision.count("ready"))
-        number = min(need, self._policy(situation), function.free(), function.refill(now))
+        situation = Situation(
+            need,
+            revision.waiting(),
+            revision.oldest_seconds(now),
+            starting,
+            revision.count("ready"),
+            run_seconds(demand for demand, _ in revision.demands.values()),
+            revision.pace.start_seconds,
+            revision.pace.standing_seconds(now),
+        )
+        chosen = self._policy(situation)
+        if chosen < need:
+            patient = situation.start_seconds - max(situation.oldest_seconds, situation.standing_seconds)
+            self._review_again(revision, now + max(patient, _SOON))
+        number = min(chosen, function.free(), function.refill(now))
         if revision.failures:
             number = min(number, 1 - starting)  # one at a time until one succeeds
         if number <= 0:
@@ -407,26 +403,6 @@ class Scaler:
         for environment_id in ids:
             self._add(environment_id, revision, "starting", now)
         return [StartEnvironments(self._epoch, revision.name, ids)]
-
-    def _shed(self, function: Function, now: float) -> list[Effect]:
-        """A limit was lowered below what exists: retire what is idle; with nothing permitted, everything after what it runs."""
-        excess = function.excess()
-        if self._state != "acting" or excess <= 0:
-            return []
-        neighbours = self._books.neighbours(function)
-        effects: list[Effect] = []
-        if function.limit() <= 0:
-            for environment in neighbours:
-                if not environment.finish:
-                    effects += self._finish(environment, now)
-            return effects
-        coming = sum(environment.retiring() for environment in neighbours)
-        ready = [environment for environment in neighbours if environment.phase == "ready" and not environment.retiring()]
-        ready.sort(key=lambda environment: environment.due)
-        for environment in ready[: max(0, excess - coming)]:
-            effects.append(self._retire(environment, "the concurrency limit was lowered", 0, now))
-        self._remind(now + patience.REVIEW_SECONDS, "excess", function.key)
-        return effects
 
     # -- collections -------------------------------------------------------------------------------------------------
     def _ask(self, revision: Revision, function: Function, now: float) -> list[Effect]:
@@ -468,52 +444,17 @@ class Scaler:
             effects += self._begin(scope, needy, now) if needy else []
         return effects
 
-    # -- environments ------------------------------------------------------------------------------------------------
-    def _add(self, environment_id: str, revision: Revision, phase: Phase, now: float) -> Environment:
-        environment = self._books.add(environment_id, revision, phase)
-        self._watch(environment, now)
-        return environment
-
-    def _watch(self, environment: Environment, now: float) -> None:
-        if environment.phase == "starting":
-            environment.due = now + environment.revision.start_seconds
-            self._remind(environment.due, "start", environment.environment_id)
-        elif environment.phase == "ready":
-            environment.due = now + environment.revision.idle_seconds
-            self._remind(environment.due, "idle", environment.environment_id)
-
-    def _is_ready(self, environment: Environment | None, now: float) -> list[Effect]:
-        if environment is None or environment.phase != "starting":
-            return []
-        environment.phase, environment.ready_at = "ready", now
-        revision = environment.revision
-        environment.due = now + revision.idle_seconds
-        self._remind(environment.due, "idle", environment.environment_id)
-        if not revision.failures:
-            return []
-        revision.failures, revision.retry_at = 0, 0.0
-        return [StartsFail(revision.name, "")]
-
-    def _failed(self, revision: Revision, attempt: int, cause: str, now: float) -> list[Effect]:
+    def _failed(self, environment: Environment, cause: str, now: float) -> list[Effect]:
         """A start failed. Try again, ever more slowly; if there is nothing else to serve them, tell the waiters why."""
-        revision.failed(attempt, now)
+        revision = environment.revision
+        if environment.provisioned:
+            revision.provision.failed(cause, now)
+            return []
+        revision.failed(environment.attempt, now)
         effects: list[Effect] = [StartsFail(revision.name, cause)]
         if revision.failures >= patience.FAILURES_BEFORE_DENIAL and not revision.count("ready"):
             effects += self._deny(revision, CAPACITY + cause)
         return effects
-
-    def _retire(self, environment: Environment, reason: str, idle_ms: int, now: float) -> Effect:
-        environment.asked_at = now
-        self._remind(now + patience.RETIRE_SECONDS, "retire", environment.environment_id)
-        when_busy: Literal["refuse", "finish"] = "finish" if environment.finish else "refuse"
-        return RetireEnvironment(environment.environment_id, reason, when_busy, idle_ms)
-
-    def _finish(self, environment: Environment, now: float) -> list[Effect]:
-        """Retire it whatever it does, until it is draining or gone."""
-        environment.finish = True
-        if self._state != "acting" or environment.phase == "draining":
-            return []
-        return [self._retire(environment, "superseded", 0, now)]
 
     def _deny(self, revision: Revision, reason: str) -> list[Effect]:
         """Turn away everyone who is known to wait."""
@@ -529,17 +470,15 @@ class Scaler:
             self._watch(environment, now)
             if environment.finish or environment.revision.superseded:
                 effects += self._finish(environment, now)
-        return effects + self._review_all(now)
+        changed = [ProvisionedChanged(name) for name, one in self._books.revisions.items() if one.provision.target]
+        return [*effects, *changed, *self._review_all(now)]
 
     def _review_again(self, revision: Revision, at: float) -> None:
         if revision.review_at is None or at < revision.review_at:
             revision.review_at = at
             self._remind(at, "review", revision.name)
 
-    def _remind(self, at: float, kind: _Timer, key: str) -> None:
-        heapq.heappush(self._timers, (at, next(self._numbers), kind, key))
-
-    def _on_timer(self, at: float, kind: _Timer, key: str, now: float) -> list[Effect]:
+    def _on_timer(self, at: float, kind: Timer, key: str, now: float) -> list[Effect]:
         match kind:
             case "rebuild":
                 return self._rebuilt(now) if self._state == "rebuilding" else []
@@ -558,11 +497,17 @@ class Scaler:
                     return []
                 revision.review_at = None
                 return self._review(revision, now)
+            case "hold":
+                revision = self._books.revisions.get(key)
+                if revision is None or revision.provision.hold_at != at:
+                    return []
+                revision.provision.hold_at = None
+                return self._hold(revision, now)
             case _:
                 environment = self._books.environments.get(key)
                 return [] if environment is None else self._on_environment_timer(environment, kind, now)
 
-    def _on_environment_timer(self, environment: Environment, kind: _Timer, now: float) -> list[Effect]:
+    def _on_environment_timer(self, environment: Environment, kind: Timer, now: float) -> list[Effect]:
         if kind == "retire":
             if environment.asked_at is None or environment.asked_at + patience.RETIRE_SECONDS > now:
                 return []
@@ -578,17 +523,12 @@ class Scaler:
         if environment.phase != "starting" or environment.given_up:
             return []
         environment.given_up = True
-        cause = f"an environment did not start within {environment.revision.start_seconds:g} s"
+        late = environment.revision.provision if environment.provisioned else environment.revision
+        cause = f"an environment did not start within {late.start_seconds:g} s"
         stop = StopEnvironments(environment.revision.name, [environment.environment_id], cause)
-        failed = self._failed(environment.revision, environment.attempt, cause, now)
-        return [stop, *failed, *self._review(environment.revision, now)]
-
-    def _reap(self, environment: Environment, now: float) -> list[Effect]:
-        """Retire an environment that has been idle for its window; the supervisor, which knows, refuses if it has not."""
-        if environment.phase != "ready" or environment.retiring() or environment.due > now:
-            return []
-        idle_ms = int(environment.revision.idle_seconds * 1000)
-        return [self._retire(environment, "idle", idle_ms, now)]
+        failed = self._failed(environment, cause, now)
+        changed = self._provisioned_changed(environment, now) if environment.provisioned else []
+        return [stop, *failed, *changed, *self._review(environment.revision, now)]
 
 
 def _denial(gateway: str, demand: Demand, reason: str) -> Effect:

@@ -18,6 +18,7 @@ import msgspec
 
 from kappa_core.ports.store import AlreadyExists, Change, Conflict, NotFound, R, StoreUnavailable, key_order
 from kappa_core.resources import AccountId, Key, Kind, Meta, Region, Resource
+from kappa_core.rules.revision import edition_after
 
 
 class _Watch:
@@ -66,6 +67,7 @@ class MemoryResourceStore:
             stored.meta,
             resource_version=self._next_version(),
             generation=stored.meta.generation + 1,
+            edition=edition_after(stored, resource),
             updated_ms=self._clock_ms(),
         )
         return self._put(msgspec.structs.replace(resource, meta=meta))

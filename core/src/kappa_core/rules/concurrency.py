@@ -1,4 +1,7 @@
-"""Reserved concurrency: every function's reservation comes out of the account's pool, of which a part must stay free."""
+"""Reserved concurrency: every function's reservation comes out of the account's pool, of which a part must stay free.
+
+So does what is provisioned (:mod:`kappa_core.rules.provisioned`) for a function without a reservation; with one it is inside of it.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,13 @@ from kappa_core.errors import UntypedInvalidParameterValueException
 from kappa_core.limits import Limits
 
 
+def claim(reserved: int | None, provisioned: int) -> int:
+    """What a function takes out of the account's pool for itself."""
+    return provisioned if reserved is None else reserved
+
+
 def unreserved(limits: Limits, reservations: Iterable[int | None]) -> int:
-    """What functions without a reservation share. ``reservations`` are those of all functions of the account and region."""
+    """What is left for all to share. ``reservations`` are the claims of all functions of the account and region."""
     return limits.account_concurrency - sum(reserved or 0 for reserved in reservations)
 
 

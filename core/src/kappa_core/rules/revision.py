@@ -10,7 +10,8 @@ import hashlib
 import uuid
 
 from kappa_core.errors import PreconditionFailedException
-from kappa_core.resources import Alias, Function, FunctionVersion, LayerVersion, Meta
+from kappa_core.resources import Alias, Function, FunctionVersion, LayerVersion, Meta, Resource
+from kappa_core.rules.provisioned import noted_only
 
 
 def revision_id(resource: Function | FunctionVersion | Alias | LayerVersion) -> str:
@@ -36,6 +37,13 @@ def check_revision(resource: Function | FunctionVersion | Alias | LayerVersion, 
     raise PreconditionFailedException(
         f"The Revision Id provided does not match the latest Revision Id. Call the {reader} API to retrieve the latest Revision Id"
     )
+
+
+def edition_after(before: Resource, after: Resource) -> str:
+    """``Meta.edition`` of a resource that a store has been asked to write in place of another: where only its state was noted, the
+    one that it had, so that nobody's RevisionId is outdated by it."""
+    noted = isinstance(before, Alias) and isinstance(after, Alias) and noted_only(before, after)
+    return _edition(before.meta) if noted else ""
 
 
 def _edition(meta: Meta) -> str:

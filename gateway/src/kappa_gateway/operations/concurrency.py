@@ -1,7 +1,6 @@
 """PutFunctionConcurrency, GetFunctionConcurrency and DeleteFunctionConcurrency: the reservation of a function.
 
-All reservations of an account and region are checked and written under one lock, so that two at once cannot take the same room.
-The dispatcher and scaler enforce them.
+It is checked against all claims of the account and region (:mod:`.claims`). The dispatcher and scaler enforce it.
 """
 
 from __future__ import annotations
@@ -12,8 +11,10 @@ from kappa_core.errors import ResourceNotFoundException
 from kappa_core.names import WRITE, require_unqualified
 from kappa_core.resources import LATEST, Function
 from kappa_core.rules.concurrency import check_reservation
+from kappa_core.rules.provisioned import check_reservation_covers, total
 from kappa_gateway.api.context import Params, RequestContext
 from kappa_gateway.operations.changing import change_function
+from kappa_gateway.operations.claims import hold_claims, read_claims
 from kappa_gateway.operations.dependencies import Dependencies, Members
 from kappa_gateway.operations.reading import function_name, read_function
 
@@ -23,14 +24,14 @@ async def put_function_concurrency(deps: Dependencies, context: RequestContext, 
     wanted = int(params["ReservedConcurrentExecutions"])
 
     async def with_reservation(current: Function) -> Function:
-        functions = await deps.store.list("Function", account=name.account, region=name.region)
-        others = [one.reserved_concurrency for one in functions if isinstance(one, Function) and one.key != name.key]
-        check_reservation(deps.limits, wanted=wanted, others=others)
+        claims = await read_claims(deps.store, name.account, name.region)
+        check_reservation(deps.limits, wanted=wanted, others=claims.amounts(but=name.key))
+        check_reservation_covers(reserved=wanted, provisioned=total(claims.provisioned_for(name.key)))
         return msgspec.structs.replace(current, reserved_concurrency=wanted)
 
     if await deps.store.get(name.key) is None:
         raise ResourceNotFoundException(f"Function not found: {name.qualified_arn(LATEST)}")  # recorded, unlike get and delete
-    async with deps.locks.hold(("concurrency", name.account, name.region)):
+    async with hold_claims(deps, name):
         await change_function(deps, name, with_reservation, when_settled=False)
     return {"ReservedConcurrentExecutions": wanted}
 

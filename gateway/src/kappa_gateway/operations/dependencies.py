@@ -13,7 +13,7 @@ import msgspec
 
 from kappa_core.limits import Limits
 from kappa_core.ports.store import ResourceStore
-from kappa_core.resources import Code, Key, Sha256
+from kappa_core.resources import Code, Key, ProvisionedState, Sha256
 from kappa_gateway.api.context import RequestContext
 from kappa_gateway.operations.locks import KeyedLocks
 from kappa_gateway.operations.storage import CodeStorage
@@ -66,3 +66,6 @@ class Dependencies:
     """Shared with the settler."""
     settings: OperationSettings = field(default_factory=OperationSettings)
     storage: CodeStorage = field(default_factory=CodeStorage)
+    provisioned: Callable[[Key], ProvisionedState | None] = lambda key: None
+    """The state of a version's or alias's provisioned concurrency at this moment, where this gateway is the one that knows; None where
+    the store tells."""

@@ -22,6 +22,7 @@ from kappa_gateway.operations import (
     functions,
     layer_permissions,
     layers,
+    provisioned,
     tags,
     versions,
 )
@@ -65,6 +66,10 @@ OPERATIONS: Final[Mapping[str, Implementation]] = {
     "PutFunctionConcurrency": concurrency.put_function_concurrency,
     "GetFunctionConcurrency": concurrency.get_function_concurrency,
     "DeleteFunctionConcurrency": concurrency.delete_function_concurrency,
+    "PutProvisionedConcurrencyConfig": provisioned.put_provisioned_concurrency_config,
+    "GetProvisionedConcurrencyConfig": provisioned.get_provisioned_concurrency_config,
+    "DeleteProvisionedConcurrencyConfig": provisioned.delete_provisioned_concurrency_config,
+    "ListProvisionedConcurrencyConfigs": provisioned.list_provisioned_concurrency_configs,
     "PutFunctionEventInvokeConfig": event_invoke_configs.put_function_event_invoke_config,
     "UpdateFunctionEventInvokeConfig": event_invoke_configs.update_function_event_invoke_config,
     "GetFunctionEventInvokeConfig": event_invoke_configs.get_function_event_invoke_config,

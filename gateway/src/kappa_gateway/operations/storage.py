@@ -20,12 +20,10 @@ _REMEMBERED_SECONDS: Final = 60.0
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What GetAccountSettings shows."""
+    """What GetAccountSettings shows of the code."""
 
     code_bytes: int
     functions: int
-    reserved: tuple[int, ...]
-    """Every reservation of concurrency."""
 
 
 async def read_usage(store: ResourceStore, account: AccountId, region: Region) -> Usage:
@@ -37,7 +35,6 @@ async def read_usage(store: ResourceStore, account: AccountId, region: Region) -
     return Usage(
         sum(function.configuration.code.size for function in functions) + _code_bytes(versions, uids) + _code_bytes(layers, uids),
         len(functions),
-        tuple(function.reserved_concurrency for function in functions if function.reserved_concurrency is not None),
     )
 
 

@@ -22,6 +22,7 @@ import msgspec
 
 from kappa_core.ports.store import Change, R, StoreUnavailable
 from kappa_core.resources import AccountId, Key, Kind, Meta, Region, Resource
+from kappa_core.rules.revision import edition_after
 from kappa_gateway.stores import rows
 from kappa_gateway.stores.database import Database, explain, open_database, pause
 from kappa_gateway.stores.watching import Watcher
@@ -89,6 +90,7 @@ class SqliteResourceStore:
                 stored.meta,
                 resource_version=str(rows.next_sequence(connection)),
                 generation=stored.meta.generation + 1,
+                edition=edition_after(stored, resource),
                 updated_ms=self._clock_ms(),
             )
             updated = msgspec.structs.replace(resource, meta=meta)

@@ -289,6 +289,10 @@ class LinkClient:
         else:
             self._apply(self._parking.on_gone(stream, reason, self._loop.time()))
 
+    def retire(self, stream: int, reason: str) -> None:
+        """It is of no more use: let it finish what it runs and end."""
+        self._apply(self._parking.on_retire("", stream, reason=reason, when_busy="finish", now=self._loop.time()))
+
     def finished(self, stream: int, result: Result, payload: bytes, *, then: Then) -> None:
         """The invocation on this stream has ended, successfully or not. ``then``: what becomes of the environment."""
         running = self._running.pop(stream, None)

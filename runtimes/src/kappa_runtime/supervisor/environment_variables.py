@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from kappa_core.spec import VersionSpec
+from kappa_core.spec import InitializationType, VersionSpec
 
 PRIVATE_PREFIX: Final = "KAPPA_"
 """Platform variables with this prefix speak to the supervisor and never reach the function."""
@@ -62,6 +62,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     runtime_api: str
     """``host:port``."""
     log_stream: str
+    initialization_type: InitializationType
 
 
 def base(spec: VersionSpec, places: Places, identity: Identity) -> dict[str, str]:
@@ -72,7 +73,7 @@ def base(spec: VersionSpec, places: Places, identity: Identity) -> dict[str, str
         "AWS_LAMBDA_FUNCTION_NAME": spec.function_name,
         "AWS_LAMBDA_FUNCTION_VERSION": spec.version,
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(spec.memory_mb),
-        "AWS_LAMBDA_INITIALIZATION_TYPE": spec.initialization_type,
+        "AWS_LAMBDA_INITIALIZATION_TYPE": identity.initialization_type,
         "AWS_LAMBDA_LOG_GROUP_NAME": spec.log_group,
         "AWS_LAMBDA_LOG_STREAM_NAME": identity.log_stream,
         "AWS_LAMBDA_RUNTIME_API": identity.runtime_api,

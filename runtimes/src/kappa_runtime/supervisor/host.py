@@ -190,7 +190,11 @@ class Host:
             temporary = self._temporary(environment)
             temporary.mkdir(exist_ok=True)
             places = sandbox.stand_ins(self._layout, temporary=str(temporary), empty=str(self._work_dir / "empty"))
-        identity = Identity(runtime_api=environment.api.address, log_stream=environment.log_stream)
+        identity = Identity(
+            runtime_api=environment.api.address,
+            log_stream=environment.log_stream,
+            initialization_type=environment.initialization_type,
+        )
         if self._forks:
             variables = environment_variables.variables(spec, places, identity, extra=launching.python_extra(places))
             launch = Launch(argv=(), variables=variables, directory=places.task, sandbox=self._plan)

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from kappa_core.limits import LOG_TAIL_BYTES
+from kappa_core.limits import LOG_TAIL_BYTES, PROVISIONED_INIT_SECONDS
 from kappa_core.link.frames import Invoke, LogLine, Result
+from kappa_core.spec import initialization_type
 from kappa_runtime.supervisor import process
 from kappa_runtime.supervisor.errors import EnvironmentClosed, SpawnFailed
 from kappa_runtime.supervisor.launching import InvalidEntrypoint, entrypoint_failure
@@ -99,6 +100,7 @@ class Environment:
 
     def __init__(self, host: Host, environment_id: str, *, log_stream: str) -> None:
         self.id = environment_id
+        self.initialization_type = initialization_type(environment_id)
         self.stream = 0
         self.log_stream = log_stream
         self.state: State = "new"
@@ -107,6 +109,8 @@ class Environment:
         )
         self.init_ms = 0.0
         """Of the last init that succeeded on its own; reported with the first invocation."""
+        self.init_error = ""
+        """Type of the error that :meth:`init` ended with; empty if with none."""
         self.max_memory_mb = 0
         self._host = host
         self._spec = host.spec
@@ -124,6 +128,11 @@ class Environment:
         self._ending: asyncio.Task[None] | None = None
 
     @property
+    def provisioned(self) -> bool:
+        """Whether it is one of provisioned concurrency, which is of use only while its runtime is initialised."""
+        return self.initialization_type == "provisioned-concurrency"
+
+    @property
     def pid(self) -> int:
         """Of the runtime; 0 while there is none."""
         return 0 if self._session is None else self._session.pid
@@ -132,24 +141,32 @@ class Environment:
     async def init(self) -> None:
         """Start the runtime; return when it asks for its first event, or when init failed or took over its limit.
 
-        A failure is kept back: the environment is then cold, and its first invocation runs init again and tells.
+        A failure is kept back: the environment is then cold, and its first invocation runs init again and tells. (Of provisioned
+        concurrency, which may take longer, it would be no use cold: whoever owns it ends it.)
         """
         if self.state != "new":
             return
-        self._log(self._host.lines.init_start(time.time()))
+        self._log(self._host.lines.init_start(time.time(), self.initialization_type))
         began = time.perf_counter()
-        failure = await self._boot(self._spec.init_seconds)
+        failure = await self._boot(self._init_seconds())
         elapsed = (time.perf_counter() - began) * 1000
         if failure is None:
-            self.init_ms = elapsed
+            # Nobody waits for the init of what was provisioned: it is no part of the first invocation's account.
+            self.init_ms = 0.0 if self.provisioned else elapsed
             return
+        self.init_error = failure.error_type
         await self._reset()
         self._report_init(elapsed, "init", failure)
+
+    def _init_seconds(self) -> float:
+        return max(PROVISIONED_INIT_SECONDS, self._spec.timeout) if self.provisioned else self._spec.init_seconds
 
     def _report_init(self, elapsed: float, phase: str, failure: Failure | None) -> None:
         status: Status = "success" if failure is None else "timeout" if failure.status == "timeout" else "error"
         error_type = failure.error_type if failure is not None and status == "error" else ""
-        line = self._host.lines.init_report(time.time(), duration_ms=elapsed, phase=phase, status=status, error_type=error_type)
+        line = self._host.lines.init_report(
+            time.time(), self.initialization_type, duration_ms=elapsed, phase=phase, status=status, error_type=error_type
+        )
         self._log(line)
 
     async def _boot(self, limit: float) -> Failure | None:

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from kappa_core.spec import VersionSpec
+from kappa_core.spec import InitializationType, VersionSpec
 
 Status = Literal["success", "error", "timeout", "failure"]
 _RUNTIME: Final = re.compile(r"([a-z]+)\.?(.*)")
@@ -65,10 +65,12 @@ class TextLines:
         self._start = f" Version: {spec.version}\n"
         self._memory = f" ms\tMemory Size: {spec.memory_mb} MB\tMax Memory Used: "
 
-    def init_start(self, _now: float) -> str:
+    def init_start(self, _now: float, _type: InitializationType) -> str:
         return self._init
 
-    def init_report(self, _now: float, *, duration_ms: float, phase: str, status: Status, error_type: str) -> str:
+    def init_report(
+        self, _now: float, _type: InitializationType, *, duration_ms: float, phase: str, status: Status, error_type: str
+    ) -> str:
         if status == "success":
             return ""
         kind = f"\tError Type: {error_type}" if status == "error" and error_type else ""
@@ -117,9 +119,9 @@ class JsonLines:
         line = {"time": iso_milliseconds(now), "type": f"platform.{kind}", "record": record}
         return msgspec.json.encode(line).decode() + "\n"
 
-    def init_start(self, now: float) -> str:
+    def init_start(self, now: float, type_: InitializationType) -> str:
         record = {
-            "initializationType": self._spec.initialization_type,
+            "initializationType": type_,
             "phase": "init",
             "runtimeVersion": self._version,
             "runtimeVersionArn": _runtime_arn(self._spec, self._version),
@@ -128,9 +130,11 @@ class JsonLines:
         }
         return self._line(now, "INFO", "initStart", record)
 
-    def init_report(self, now: float, *, duration_ms: float, phase: str, status: Status, error_type: str) -> str:
+    def init_report(
+        self, now: float, type_: InitializationType, *, duration_ms: float, phase: str, status: Status, error_type: str
+    ) -> str:
         record: dict[str, Any] = {
-            "initializationType": self._spec.initialization_type,
+            "initializationType": type_,
             "phase": phase,
             "status": status,
             "metrics": {"durationMs": round(duration_ms, 3)},

@@ -22,7 +22,7 @@ import msgspec
 from kappa_core.link.frames import CHUNK, Invoke, LogLine
 from kappa_core.link.transport import Transfer
 from kappa_core.nursery import SupervisorOptions
-from kappa_core.spec import VersionSpec
+from kappa_core.spec import INIT_FAILURE, VersionSpec
 from kappa_runtime.link.client import End, LinkClient
 from kappa_runtime.nursery import descent
 from kappa_runtime.supervisor import sandbox
@@ -202,6 +202,7 @@ class Supervisor:
             spec=spec,
             work_dir=self._work_dir,
             on_log=self._log,
+            on_exit=self._exited,
             zygote=await self._ahead(),
             mode=self._options.sandbox,
             support=self._support,
@@ -249,8 +250,15 @@ class Supervisor:
             await environment.init()
         if stream in self._stopped:
             await self._stop(stream, self._stopped.pop(stream))
+        elif environment.provisioned and environment.init_error:
+            await self._stop(stream, f"{INIT_FAILURE}: {environment.init_error}")
         elif environment.state != "closed":
             self._client.ready(stream)
+
+    def _exited(self, environment: Environment, reason: str) -> None:
+        """The runtime of an idle environment ended. One of provisioned concurrency would not be ready: another is to take its place."""
+        if environment.provisioned:
+            self._client.retire(environment.stream, reason)
 
     def run(self, stream: int, invoke: Invoke, payload: bytes, /) -> None:
         # An environment runs one at a time, so the next one takes the place of this one: the loop itself keeps no task alive.
@@ -265,7 +273,11 @@ class Supervisor:
             return  # GONE follows, or has gone out already, and names this invocation
         if invoke.streaming and result.function_error:
             answer = _short(answer)
-        self._client.finished(stream, result, answer, then="park")
+        if environment.provisioned and environment.state == "cold":
+            self._client.finished(stream, result, answer, then="end")
+            await self._stop(stream, "its runtime was reset")
+        else:
+            self._client.finished(stream, result, answer, then="park")
 
     def stop(self, stream: int, reason: str, /) -> None:
         environment = self._environments.get(stream)
