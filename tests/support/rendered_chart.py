@@ -55,6 +55,8 @@ def pods(objects: Iterable[Object]) -> Iterator[tuple[str, Object]]:
             yield name, each["spec"]
         elif each["kind"] in ("Deployment", "StatefulSet", "Job"):
             yield name, each["spec"]["template"]["spec"]
+        elif each["kind"] == "CronJob":
+            yield name, each["spec"]["jobTemplate"]["spec"]["template"]["spec"]
 
 
 def variables(pod: Object) -> dict[str, str]:

@@ -102,7 +102,7 @@ def test_pods_that_ask_nothing_of_the_api_server_have_no_token() -> None:
     assert without == {"StatefulSet kappa-postgresql", "Pod kappa-test-invoke"}
 
 
-@pytest.mark.parametrize("part", ["gateway", "operator", "prepare"])
+@pytest.mark.parametrize("part", ["gateway", "operator", "prepare", "renew"])
 def test_no_rule_has_a_wildcard_and_no_secret_is_readable_outside_the_releases_namespace(part: str) -> None:
     found = rules(render(), part)
     assert found
@@ -145,12 +145,24 @@ def test_the_hook_may_touch_the_secrets_that_it_makes_and_calls_a_command_that_t
     objects = render()
     (named,) = [rule for _, _, rule in rules(objects, "prepare") if "secrets" in rule["resources"] and "resourceNames" in rule]
     assert {*named["resourceNames"]} == {AUTHORITY_SECRET, LINK_SECRET, SIGNING_SECRET, ACCESS_KEY_SECRET, POSTGRESQL_SECRET}
-    for kind, name in (("Job", "kappa-prepare"), ("Pod", "kappa-test-invoke")):
+    for kind, name in (("Job", "kappa-prepare"), ("CronJob", "kappa-renew"), ("Pod", "kappa-test-invoke")):
         (pod,) = [pod for each, pod in pods(objects) if each == f"{kind} {name}"]
         group, command, *arguments = pod["containers"][0]["args"]
         assert group == "cluster"
         parsed = cluster.commands[command].make_context(command, arguments)
         assert parsed.params, shlex.join(arguments)
+
+
+def test_renewal_reads_the_authority_writes_the_certificate_and_may_do_nothing_else() -> None:
+    found = {(*rule["resourceNames"], *rule["verbs"]) for kind, _, rule in rules(render(), "renew")}
+    assert found == {(AUTHORITY_SECRET, "get"), (LINK_SECRET, "get", "patch")}
+    assert not rules(render(certificates={"renewal": {"enabled": False}}), "renew")
+
+
+def test_a_gateway_that_starts_or_leaves_is_out_of_the_service_and_not_killed() -> None:
+    (container,) = one(render(), "Deployment", "kappa-gateway")["spec"]["template"]["spec"]["containers"]
+    asked = {kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("readiness", "liveness")}
+    assert asked == {"readiness": "/healthz", "liveness": "/livez"}
 
 
 def test_where_there_is_a_database_the_chart_brings_none() -> None:

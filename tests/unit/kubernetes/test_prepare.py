@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kappa_gateway.kubernetes.certificates import SERVER_DAYS, is_issued_by, make_authority, make_server
+from kappa_gateway.kubernetes.certificates import AUTHORITY_DAYS, SERVER_DAYS, is_issued_by, make_authority, make_server
 from kappa_gateway.kubernetes.prepare import (
     ACCESS_KEY_SECRET,
     AUTHORITY_SECRET,
@@ -21,6 +21,7 @@ from kappa_gateway.kubernetes.prepare import (
     Secret,
     link_names,
     prepare,
+    renew,
 )
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -132,6 +133,47 @@ def test_a_certificate_that_ends_soon_is_signed_anew_by_the_same_authority_once_
     assert (new["ca.crt"], kept.writes) == (old["ca.crt"], writes + 1)
     assert new["tls.crt"] != old["tls.crt"]
     assert is_issued_by(new["tls.crt"], authority=old["ca.crt"])
+
+
+def _renew(kept: MemorySecrets, *, now: datetime, times: int = 1) -> list[str]:
+    said: list[str] = []
+
+    async def scenario() -> None:
+        await asyncio.gather(*(renew(ASKED.link_names, secrets_of=kept, now=now, say=said.append) for _ in range(times)))
+
+    asyncio.run(scenario())
+    return said
+
+
+def test_renewal_writes_a_certificate_that_ends_soon_and_nothing_else() -> None:
+    kept = MemorySecrets()
+    _prepare(kept)
+    before, writes = _data(kept), kept.writes
+    assert "is there" in _renew(kept, now=NOW + timedelta(days=300))[0]
+    assert (_data(kept), kept.writes) == (before, writes)
+    _renew(kept, now=NOW + timedelta(days=SERVER_DAYS - 30), times=3)
+    after = _data(kept)
+    assert {name for name in after if after[name] != before[name]} == {LINK_SECRET}
+    assert kept.writes == writes + 1
+    assert is_issued_by(after[LINK_SECRET]["tls.crt"], authority=before[AUTHORITY_SECRET]["tls.crt"])
+
+
+@pytest.mark.parametrize("name", [AUTHORITY_SECRET, LINK_SECRET])
+def test_renewal_makes_nothing_that_is_not_there(name: str) -> None:
+    kept = MemorySecrets()
+    _prepare(kept)
+    del kept.kept[name]
+    writes = kept.writes
+    with pytest.raises(PrepareError, match=f"no Secret {name}: `kappa cluster prepare`"):
+        _renew(kept, now=NOW)
+    assert kept.writes == writes
+
+
+def test_an_authority_that_ends_within_a_year_is_spoken_of() -> None:
+    kept = MemorySecrets()
+    _prepare(kept)
+    assert not any("replace it" in line for line in _renew(kept, now=NOW + timedelta(days=AUTHORITY_DAYS - 400)))
+    assert any("replace it" in line for line in _renew(kept, now=NOW + timedelta(days=AUTHORITY_DAYS - 300)))
 
 
 def test_a_certificate_of_another_authority_is_left_alone_however_soon_it_ends() -> None:

@@ -9,6 +9,12 @@ from typing import NoReturn
 
 import click
 
+NAMESPACE = click.option("--namespace", default="kappa-system", show_default=True, help="Namespace of the release.")
+LINK_SERVICE = click.option(
+    "--link-service", default="kappa-gateway-links", show_default=True, help="Headless Service of the gateways' links."
+)
+CLUSTER_DOMAIN = click.option("--cluster-domain", default="cluster.local", show_default=True, help="Domain of Services' names.")
+
 
 @click.group()
 def cluster() -> None:
@@ -16,9 +22,9 @@ def cluster() -> None:
 
 
 @cluster.command()
-@click.option("--namespace", default="kappa-system", show_default=True, help="Namespace of the release.")
-@click.option("--link-service", default="kappa-gateway-links", show_default=True, help="Headless Service of the gateways' links.")
-@click.option("--cluster-domain", default="cluster.local", show_default=True, help="Domain of Services' names.")
+@NAMESPACE
+@LINK_SERVICE
+@CLUSTER_DOMAIN
 @click.option("--postgresql-host", default=None, help="Make a password for the PostgreSQL server of this name.")
 @click.option("--no-crds", is_flag=True, help="Leave the CustomResourceDefinitions to somebody else.")
 def prepare(namespace: str, link_service: str, cluster_domain: str, postgresql_host: str | None, no_crds: bool) -> None:
@@ -43,6 +49,35 @@ def prepare(namespace: str, link_service: str, cluster_domain: str, postgresql_h
                 asked,
                 secrets_of=NamespaceSecrets(api, namespace=namespace),
                 apply_crds=None if no_crds else lambda: apply_crds(api, say=click.echo),
+                now=datetime.now(UTC),
+                say=click.echo,
+            )
+        finally:
+            await api.close()
+
+    try:
+        asyncio.run(connected())
+    except (ApiError, PrepareError) as error:
+        _fail(str(error))
+
+
+@cluster.command()
+@NAMESPACE
+@LINK_SERVICE
+@CLUSTER_DOMAIN
+def renew(namespace: str, link_service: str, cluster_domain: str) -> None:
+    """Sign the links' certificate anew if it ends soon, and nothing else; gateways take it over while they run."""
+    from kappa_crds.api import ApiError, KubernetesApi  # noqa: PLC0415
+    from kappa_gateway.kubernetes.namespace_secrets import NamespaceSecrets  # noqa: PLC0415
+    from kappa_gateway.kubernetes.prepare import PrepareError, link_names  # noqa: PLC0415
+    from kappa_gateway.kubernetes.prepare import renew as run  # noqa: PLC0415
+
+    async def connected() -> None:
+        api = await KubernetesApi.connect()
+        try:
+            await run(
+                link_names(link_service, namespace=namespace, domain=cluster_domain),
+                secrets_of=NamespaceSecrets(api, namespace=namespace),
                 now=datetime.now(UTC),
                 say=click.echo,
             )

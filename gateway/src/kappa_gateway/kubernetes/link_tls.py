@@ -1,19 +1,30 @@
 """The certificate of the link's listener, and the authority that gateways and pods know it by; read again when the files change.
 
 The Secret is mounted as a folder that the kubelet replaces as a whole. A context that is in use takes a new certificate for the
-connections that follow; those that stand are not touched, so a renewal interrupts nothing. It refuses to go on with half of a pair: what
-cannot be loaded is logged, and the certificate that worked stays.
+connections that follow; those that stand are not touched, so a renewal interrupts nothing. It says how long the certificate is still
+good, in a metric and, towards its end, in the log. It refuses to go on with half of a pair: what cannot be loaded is logged, and the
+certificate that worked stays.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from prometheus_client.core import GaugeMetricFamily
+
+from kappa_gateway.kubernetes.certificates import CertificateError, expires
+
 LOOK_SECONDS: Final = 30.0
+WARNING_DAYS: Final = 30
+"""Renewal (``kappa cluster renew``) begins 60 days before the end; with fewer than these left it does not happen."""
+_DAY_SECONDS: Final = 86400.0
 
 logger = logging.getLogger("kappa.link")
 
@@ -28,6 +39,9 @@ class LinkTls:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._loaded: tuple[bytes, ...] = ()
+        self.ends: dict[str, float] = {}
+        """The end of the ``server``'s and of the ``authority``'s certificate, in epoch seconds."""
+        self._warned_at = float("-inf")
         self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         """For the listener."""
         self.client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -49,11 +63,40 @@ class LinkTls:
         self.client.load_verify_locations(self._folder / "ca.crt")
         self.server.load_cert_chain(self._folder / "tls.crt", self._folder / "tls.key")
         self._loaded = found
+        self._warned_at = float("-inf")
+        with contextlib.suppress(CertificateError):  # of a kind that ssl knows and cryptography does not
+            self.ends = {"server": expires(found[0]).timestamp(), "authority": expires(found[2]).timestamp()}
         return True
+
+    def gauges(self) -> Iterable[GaugeMetricFamily]:
+        """For each scrape."""
+        family = GaugeMetricFamily(
+            "kappa_gateway_link_certificate_end_seconds",
+            "When a certificate of the links ends, in seconds since the epoch.",
+            labels=["certificate"],
+        )
+        for name, end in self.ends.items():
+            family.add_metric([name], end)
+        yield family
+
+    def warning(self, now: float, /) -> str:
+        """What the log is told at ``now`` (epoch seconds), once a day: a certificate ends within WARNING_DAYS. Empty: nothing."""
+        if not self.ends or now - self._warned_at < _DAY_SECONDS:
+            return ""
+        name, end = min(self.ends.items(), key=lambda each: each[1])
+        days = (end - now) / _DAY_SECONDS
+        if days >= WARNING_DAYS:
+            return ""
+        self._warned_at = now
+        when = f"ends in {days:.0f} days" if days > 0 else "has ended"
+        return f"the certificate of the links' {name} {when}: without a new one (`kappa cluster renew`) function pods cannot link"
 
     async def run(self) -> None:
         """Look for a new certificate until cancelled."""
         while True:
+            warning = self.warning(time.time())
+            if warning:
+                logger.warning("%s", warning)
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 if await asyncio.to_thread(self.reload):

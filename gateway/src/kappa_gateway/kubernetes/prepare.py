@@ -4,13 +4,15 @@ It applies the CustomResourceDefinitions and makes the Secrets that are missing:
 the first access key, and, where the chart brings PostgreSQL, its password. What is there stays as it is; only a link certificate of our
 own authority that ends soon is signed anew. Every step may be repeated, interrupted or run twice at once: a Secret is made by a
 create that one of two loses, and replaced under its resourceVersion. It refuses to mend a Secret that lacks a key: that may be somebody's.
+
+:func:`renew` is the one step of it that a release without upgrades needs now and then (``kappa cluster renew``).
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 import msgspec
@@ -31,6 +33,8 @@ SIGNING_SECRET: Final = "kappa-signing"  # noqa: S105 - a name
 ACCESS_KEY_SECRET: Final = "kappa-access-key"  # noqa: S105 - a name
 POSTGRESQL_SECRET: Final = "kappa-postgresql"  # noqa: S105 - a name
 _BASE32: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+AUTHORITY_WARNING_DAYS: Final = 365
+"""An authority with fewer days left is spoken of at every run: it is replaced by hand."""
 _ATTEMPTS: Final = 5
 """Rounds in which another writer may get in between; two at once need two."""
 
@@ -96,6 +100,16 @@ async def prepare(
         say(f"Secret {name}: {'made' if made else 'is there'}")
 
 
+async def renew(names: tuple[str, ...], *, secrets_of: Secrets, now: datetime, say: Callable[[str], None]) -> None:
+    """Sign the links' certificate anew where it ends soon; make nothing that is not there. Raises PrepareError."""
+    for name in (AUTHORITY_SECRET, LINK_SECRET):
+        if await secrets_of.read(name) is None:
+            raise PrepareError(f"there is no Secret {name}: `kappa cluster prepare` makes it")
+    found = await _have(AUTHORITY_SECRET, keys=("tls.crt", "tls.key"), secrets_of=secrets_of)
+    authority = Pair(found.data["tls.crt"], found.data["tls.key"])
+    await _link(names, authority=authority, secrets_of=secrets_of, now=now, say=say)
+
+
 def link_names(service: str, *, namespace: str, domain: str) -> tuple[str, ...]:
     """Names under which the links' Service may be dialled; the first is the one that pods check."""
     return (f"{service}.{namespace}.svc", f"{service}.{namespace}.svc.{domain}", f"{service}.{namespace}", service)
@@ -136,6 +150,11 @@ async def _link(
                     say(f"Secret {LINK_SECRET}: made")
                     return
                 continue
+            ends = expires(authority.certificate)
+            if ends - now < timedelta(days=AUTHORITY_WARNING_DAYS):
+                say(
+                    f"Secret {AUTHORITY_SECRET}: ends on {ends:%Y-%m-%d}, and with it every certificate that it signs; replace it"
+                )
             found = await _have(LINK_SECRET, keys=("tls.crt", "tls.key", "ca.crt"), secrets_of=secrets_of)
             until = f"until {expires(found.data['tls.crt']):%Y-%m-%d}"
             if not is_issued_by(found.data["tls.crt"], authority=authority.certificate):
