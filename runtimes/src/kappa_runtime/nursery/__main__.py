@@ -12,6 +12,7 @@ import socket
 import sys
 
 from kappa_runtime.nursery.serving import Nursery
+from kappa_runtime.supervisor import host as _host  # noqa: F401 - loaded by a supervisor when it needs it, and then there already
 from kappa_runtime.supervisor import serve
 
 

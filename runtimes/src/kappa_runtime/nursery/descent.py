@@ -8,7 +8,6 @@ none of this exists and the functions do nothing or find nobody: there, process 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -21,8 +20,11 @@ _PROC: Final = Path("/proc")
 
 def adopt_orphans() -> None:
     """Make this process the one that descendants without a parent are handed to (Linux ≥ 3.4)."""
-    if sys.platform != "linux":
+    # The first process of a container is that one anyway, and has no time to lose.
+    if sys.platform != "linux" or os.getpid() == 1:
         return
+    import ctypes  # noqa: PLC0415 - see above
+
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")

@@ -8,7 +8,7 @@ import signal
 import sys
 from types import FrameType
 
-from kappa_runtime.pod.ahead import is_python, start_zygote
+from kappa_runtime.pod.ahead import is_python, look_ahead, start_zygote
 
 
 def _end_at_once(_number: int, _frame: FrameType | None) -> None:
@@ -23,6 +23,7 @@ def main() -> int:
     gc.disable()
     command = os.environ.get("KAPPA_RUNTIME_COMMAND", "")
     zygote = start_zygote(command) if is_python(command) else None
+    looks = look_ahead(os.environ.get("KAPPA_GATEWAYS", ""))
     from kappa_core.link.addresses import AddressError  # noqa: PLC0415 - after the above
     from kappa_runtime.pod import serving  # noqa: PLC0415
     from kappa_runtime.pod.settings import SettingsError, from_environment  # noqa: PLC0415
@@ -33,7 +34,7 @@ def main() -> int:
         settings = from_environment(os.environ)
         if settings.own_machine and os.getpid() != 1:
             raise SettingsError("this program takes the whole filesystem for its function's: it is for a container of its own")
-        return serving.run(settings, zygote)
+        return serving.run(settings, zygote, looks)
     except (SettingsError, AddressError, OSError) as error:
         print(f"kappa supervisor: {error}", file=sys.stderr)
         return 2

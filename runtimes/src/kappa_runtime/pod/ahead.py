@@ -1,13 +1,16 @@
-"""Starts the zygote of a Python image before anything else is loaded: it boots on another processor while the supervisor loads.
+"""What a pod begins before it loads anything else: the zygote of a Python image, and the look for its gateways.
 
-Only what an interpreter has loaded anyway is used here. The :class:`~kappa_runtime.supervisor.zygote.Zygote` takes over what was started;
-should nobody do so, the end of this process ends it.
+A zygote boots on another processor while the supervisor loads, and a name server answers meanwhile. Only what an interpreter loads
+anyway, or asyncio needs, is used here. The :class:`~kappa_runtime.supervisor.zygote.Zygote` takes over the process that was started;
+should nobody do so, the end of this one ends it. A look that fails says nothing: it is made again by whoever asks for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import threading
 
 import kappa_runtime
 from kappa_runtime.supervisor.started import Started, zygote_arguments, zygote_variables
@@ -38,3 +41,30 @@ def start_zygote(command: str) -> Started | None:
             return None
     ours.setblocking(False)
     return Started(pid, ours)
+
+
+class Look(threading.Thread):
+    """The addresses of one ``dns:host:port``, being looked up; ``found`` stays empty if that fails."""
+
+    def __init__(self, host: str, port: str) -> None:
+        super().__init__(daemon=True)
+        self.host = host
+        self.port = port
+        self.found: set[str] = set()
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError, UnicodeError):  # UnicodeError: a label that is too long for the idna codec
+            answers = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            self.found = {str(address[0]) for *_, address in answers}
+
+
+def look_ahead(gateways: str) -> dict[str, Look]:
+    """By host, what is being looked up of the value of KAPPA_GATEWAYS."""
+    looks = {}
+    for source in gateways.split(","):
+        scheme, _, rest = source.strip().partition(":")
+        host, _, port = rest.rpartition(":")
+        if scheme == "dns" and host:
+            look = looks[host] = Look(host, port)
+            look.start()
+    return looks

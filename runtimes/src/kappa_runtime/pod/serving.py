@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -19,31 +21,36 @@ from kappa_core.nursery import SupervisorOptions
 from kappa_core.spec import VersionSpec
 from kappa_runtime.link.client import LinkClient
 from kappa_runtime.link.dialling import Trust
-from kappa_runtime.link.discovery import Discovery
+from kappa_runtime.link.discovery import Discovery, resolve
+from kappa_runtime.pod.ahead import Look
 from kappa_runtime.pod.settings import PodSettings
-from kappa_runtime.supervisor.host import Host
 from kappa_runtime.supervisor.serve import GC_THRESHOLD, NO_LIFELINE, Supervisor, loop_factory
 from kappa_runtime.supervisor.started import Started
 
 if TYPE_CHECKING:
     from kappa_runtime.pod.archives import Archives
+    from kappa_runtime.supervisor.host import Host
+    from kappa_runtime.supervisor.zygote import Zygote
 
 logger = logging.getLogger("kappa.supervisor")
 
 UNUSABLE: Final = 1
 """Exit code of a container that could not get its code."""
+LOADING_SWITCH_SECONDS: Final = 0.0005
+"""How long a thread that loads modules keeps the interpreter from the one that greets; the default is ten times that, at each step."""
 
 
-def run(settings: PodSettings, zygote: Started | None) -> int:
-    """Be the supervisor of a pod until its end; the exit code. ``zygote``: one that is booting. Raises AddressError."""
+def run(settings: PodSettings, zygote: Started | None, looks: Mapping[str, Look]) -> int:
+    """Be the supervisor of a pod until its end; the exit code. ``zygote``: one that is booting; ``looks``: names that are being looked
+    up. Raises AddressError."""
     logging.basicConfig(level=logging.WARNING, format=f"kappa supervisor of {settings.namespace}/{settings.name}: %(message)s")
     gc.set_threshold(*GC_THRESHOLD)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_run(settings, zygote))
+        return runner.run(_run(settings, zygote, looks))
 
 
-async def _run(settings: PodSettings, zygote: Started | None) -> int:
-    supervisor = PodSupervisor(settings)
+async def _run(settings: PodSettings, zygote: Started | None, looks: Mapping[str, Look]) -> int:
+    supervisor = PodSupervisor(settings, looks)
     supervisor.started = zygote
     return await supervisor.serve(NO_LIFELINE)
 
@@ -51,12 +58,13 @@ async def _run(settings: PodSettings, zygote: Started | None) -> int:
 class PodSupervisor(Supervisor):
     """See the module. Raises AddressError."""
 
-    def __init__(self, settings: PodSettings) -> None:
+    def __init__(self, settings: PodSettings, looks: Mapping[str, Look]) -> None:
         self._settings = settings
+        self._looks = dict(looks)
         self._over = asyncio.Event()
         self._code = 0
         self._archives: Archives | None = None
-        self._making: asyncio.Task[Archives] | None = None
+        self._loading: asyncio.Task[Archives] | None = None
         self._named = [address for address in settings.gateways if address.startswith("dns:")]
         super().__init__(
             SupervisorOptions(
@@ -69,7 +77,9 @@ class PodSupervisor(Supervisor):
             )
         )
         self.own_machine = settings.own_machine
-        self._discovery = Discovery(self._named, on_found=self._client.follow, complete=lambda: self._client.complete)
+        self._discovery = Discovery(
+            self._named, on_found=self._client.follow, complete=lambda: self._client.complete, resolve=self._resolve
+        )
 
     def _make_client(self) -> LinkClient:
         settings, options = self._settings, self._options
@@ -88,11 +98,17 @@ class PodSupervisor(Supervisor):
         # Read at every greeting: the kubelet replaces it before it expires.
         return self._settings.token.read_text(encoding="ascii", errors="replace").strip()
 
+    async def _resolve(self, host: str, port: int) -> set[str]:
+        look = self._looks.pop(host, None)
+        if look is not None:
+            await asyncio.to_thread(look.join)
+        return (look.found if look is not None else None) or await resolve(host, port)
+
     # -- life ---------------------------------------------------------------------------------------------------------
     async def serve(self, lifeline: int) -> int:
         if self._named:
             self._discovery.start()
-        self._making = asyncio.get_running_loop().create_task(asyncio.to_thread(_archives, self._settings))
+        self._loading = asyncio.get_running_loop().create_task(asyncio.to_thread(_load, self._settings))
         return await super().serve(lifeline)
 
     async def _end(self) -> int:
@@ -115,10 +131,16 @@ class PodSupervisor(Supervisor):
         super()._unusable(reason)
 
     # -- becoming ready -----------------------------------------------------------------------------------------------
+    async def _boot_ahead(self) -> Zygote | None:
+        # A module that another thread is loading would stop the event loop until it is there.
+        assert self._loading is not None
+        await self._loading
+        return await super()._boot_ahead()
+
     async def _prepare(self, spec: VersionSpec) -> Host:
-        assert self._making is not None
+        assert self._loading is not None
         settings = self._settings
-        self._archives = await self._making
+        self._archives = await self._loading
         if self._over.is_set():
             self._archives.stop()
         await asyncio.to_thread(self._archives.place, spec)
@@ -128,8 +150,14 @@ class PodSupervisor(Supervisor):
         return await super()._prepare(placed)
 
 
-def _archives(settings: PodSettings) -> Archives:
-    # What reads zips and speaks HTTP takes as long to load as to greet a gateway; the two are done side by side.
-    from kappa_runtime.pod.archives import Archives  # noqa: PLC0415
+def _load(settings: PodSettings) -> Archives:
+    # What reads zips, speaks HTTP and runs environments takes as long to load as to greet a gateway; the two are done side by side.
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(LOADING_SWITCH_SECONDS)
+    try:
+        from kappa_runtime.pod.archives import Archives  # noqa: PLC0415
+        from kappa_runtime.supervisor import host as _host  # noqa: F401, PLC0415
+    finally:
+        sys.setswitchinterval(interval)
 
     return Archives(settings.work / "archives", task=settings.task, opt=settings.opt)

@@ -15,7 +15,7 @@ import os
 import signal
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -25,11 +25,14 @@ from kappa_core.nursery import SupervisorOptions
 from kappa_core.spec import INIT_FAILURE, VersionSpec
 from kappa_runtime.link.client import End, LinkClient
 from kappa_runtime.nursery import descent
-from kappa_runtime.supervisor import sandbox
 from kappa_runtime.supervisor.errors import EnvironmentClosed, SupervisorError
-from kappa_runtime.supervisor.host import Environment, Host
 from kappa_runtime.supervisor.started import Started
-from kappa_runtime.supervisor.zygote import Zygote
+
+# What runs environments is not needed to greet a gateway. The nursery has loaded it before it forks; a pod loads it meanwhile.
+if TYPE_CHECKING:
+    from kappa_runtime.supervisor import sandbox
+    from kappa_runtime.supervisor.host import Environment, Host
+    from kappa_runtime.supervisor.zygote import Zygote
 
 logger = logging.getLogger("kappa.supervisor")
 
@@ -51,6 +54,8 @@ def prepare(options: SupervisorOptions) -> None:
 
 
 def _probe(options: SupervisorOptions) -> sandbox.Support:
+    from kappa_runtime.supervisor import sandbox  # noqa: PLC0415 - see above
+
     scratch = Path(options.work_dir) / "probe"
     scratch.mkdir(parents=True, exist_ok=True)
     try:
@@ -180,6 +185,8 @@ class Supervisor:
             self._support = _probe(self._options)
         if not self._options.command or not hasattr(os, "pidfd_open"):
             return None
+        from kappa_runtime.supervisor.zygote import Zygote  # noqa: PLC0415 - see above
+
         zygote = Zygote(self._options.command, started=self.started)
         try:
             await zygote.boot()
@@ -198,6 +205,8 @@ class Supervisor:
             return None
 
     async def _prepare(self, spec: VersionSpec) -> Host:
+        from kappa_runtime.supervisor.host import Host  # noqa: PLC0415 - see above
+
         host = self._host = Host(
             spec=spec,
             work_dir=self._work_dir,
