@@ -25,6 +25,7 @@ from kappa_core.spec import VersionSpec
 from kappa_gateway.embedded.provider import ProcessProvider
 from kappa_gateway.links.assembly import GatewayLinks, Membership
 from kappa_gateway.links.shell import OnData
+from made_specs import version_spec
 
 
 def python_spec(folder: Path, source: str, *, name: str = "f", revision: str = "1", **changes: Any) -> VersionSpec:
@@ -32,24 +33,8 @@ def python_spec(folder: Path, source: str, *, name: str = "f", revision: str = "
     task = folder / f"{name}-{revision}"
     task.mkdir(parents=True, exist_ok=True)
     (task / "app.py").write_text(source, encoding="utf-8")
-    given: dict[str, Any] = {
-        "revision": f"uid-{name}.$LATEST.{revision}",
-        "function_uid": f"uid-{name}",
-        "account": "000000000000",
-        "region": "us-east-1",
-        "function_name": name,
-        "version": "$LATEST",
-        "function_arn": f"arn:aws:lambda:us-east-1:000000000000:function:{name}",
-        "runtime": f"python3.{sys.version_info.minor}",
-        "handler": "app.handler",
-        "memory_mb": 128,
-        "timeout": 10.0,
-        "ephemeral_mb": 512,
-        "task_root": str(task),
-        "log_group": f"/aws/lambda/{name}",
-        "command": (sys.executable,),
-    }
-    return VersionSpec(**(given | changes))
+    given: dict[str, Any] = {"revision": f"uid-{name}.$LATEST.{revision}", "task_root": str(task), "command": (sys.executable,)}
+    return version_spec(name, **(given | changes))
 
 
 def key_of(spec: VersionSpec) -> str:

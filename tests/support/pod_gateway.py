@@ -42,6 +42,7 @@ from kappa_core.spec import Archive, VersionSpec
 from kappa_gateway.links.assembly import GatewayLinks, Membership
 from kappa_gateway.links.sealing import SpecSeal
 from kappa_gateway.links.server import PodIdentity, VouchError
+from made_specs import version_spec
 
 LINK_NAME = "link.kappa.internal"
 REVISION = "uid-f.$LATEST.1"
@@ -247,23 +248,7 @@ class PodGateway:
 
 
 def python_spec(**changes: Any) -> VersionSpec:
-    given: dict[str, Any] = {
-        "revision": REVISION,
-        "function_uid": "uid-f",
-        "account": "000000000000",
-        "region": "us-east-1",
-        "function_name": "f",
-        "version": "$LATEST",
-        "function_arn": "arn:aws:lambda:us-east-1:000000000000:function:f",
-        "runtime": f"python3.{sys.version_info.minor}",
-        "handler": "app.handler",
-        "memory_mb": 128,
-        "timeout": 10.0,
-        "ephemeral_mb": 512,
-        "task_root": "/var/task",
-        "log_group": "/aws/lambda/f",
-    }
-    return VersionSpec(**(given | changes))
+    return version_spec("f", **({"revision": REVISION} | changes))
 
 
 @contextlib.asynccontextmanager

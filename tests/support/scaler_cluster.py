@@ -19,6 +19,7 @@ from kappa_crds.api import KubernetesApi, Object, api_path
 from kappa_gateway.kubernetes.fleet import Ceiling
 from kappa_gateway.kubernetes.provider import DeploymentProvider
 from kappa_gateway.links.server import PodIdentity
+from made_specs import version_spec
 
 IMAGE = "kappa/runtime-python3.13:dev"
 REVISION = "uid-f.$LATEST.1"
@@ -28,22 +29,7 @@ MANAGER = "kappa-test"
 
 
 def spec() -> VersionSpec:
-    return VersionSpec(
-        revision=REVISION,
-        function_uid="uid-f",
-        account="000000000000",
-        region="us-east-1",
-        function_name="f",
-        version="$LATEST",
-        function_arn="arn:aws:lambda:us-east-1:000000000000:function:f",
-        runtime="python3.13",
-        handler="app.handler",
-        memory_mb=128,
-        timeout=10.0,
-        ephemeral_mb=512,
-        task_root="/var/task",
-        log_group="/aws/lambda/f",
-    )
+    return version_spec("f", revision=REVISION, runtime="python3.13")
 
 
 class Links:

@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import made_specs
 from kappa_core.link.frames import Invoke, LogLine, Result
 from kappa_core.spec import VersionSpec
 from kappa_runtime.supervisor import sandbox
@@ -36,25 +37,14 @@ WAIT_SECONDS = 20.0
 
 def version_spec(task_root: Path, **changes: Any) -> VersionSpec:
     """A spec of a small Python function; ``changes`` override its fields."""
-    minor = sys.version_info.minor
-    values: dict[str, Any] = {
+    given: dict[str, Any] = {
         "revision": "uid.$LATEST.digest",
-        "function_uid": "uid",
-        "account": "000000000000",
-        "region": "us-east-1",
-        "function_name": "tried",
-        "version": "$LATEST",
-        "function_arn": ARN,
-        "runtime": f"python3.{minor}",
         "handler": "index.handler",
         "memory_mb": 256,
-        "timeout": 10.0,
-        "ephemeral_mb": 512,
         "task_root": str(task_root),
-        "log_group": "/aws/lambda/tried",
         "command": (INTERPRETER,),
     }
-    return VersionSpec(**(values | changes))
+    return made_specs.version_spec("tried", **(given | changes))
 
 
 @cache

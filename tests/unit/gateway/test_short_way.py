@@ -28,24 +28,10 @@ from kappa_gateway.hot.quick import QUICK_BYTES, QuickInvoke, Reply, target_of
 from kappa_gateway.hot.routes import Route, RoutedVersion
 from kappa_gateway.http_protocol import LambdaHttpProtocol
 from kappa_gateway.observe.metrics import InFlight
+from made_specs import version_spec
 
 INVOCATIONS = "/2015-03-31/functions/hello/invocations"
-SPEC = VersionSpec(
-    revision="uid.$LATEST.1",
-    function_uid="uid",
-    account="000000000000",
-    region="us-east-1",
-    function_name="hello",
-    version="$LATEST",
-    function_arn="arn:aws:lambda:us-east-1:000000000000:function:hello",
-    runtime="python3.11",
-    handler="app.handler",
-    memory_mb=128,
-    timeout=3.0,
-    ephemeral_mb=512,
-    task_root="/var/task",
-    log_group="/aws/lambda/hello",
-)
+SPEC = version_spec("hello", revision="uid.$LATEST.1")
 
 
 class Served:

@@ -17,26 +17,9 @@ from kappa_core.spec import VersionSpec
 from kappa_gateway.hot.invoke import InvokePath
 from kappa_gateway.hot.path import Caller
 from kappa_gateway.hot.routes import Route, RoutedVersion
+from made_specs import version_spec
 
-SPEC = VersionSpec(
-    revision="uid.$LATEST.1",
-    function_uid="uid",
-    account="000000000000",
-    region="us-east-1",
-    function_name="hello",
-    version="$LATEST",
-    function_arn="arn:aws:lambda:us-east-1:000000000000:function:hello",
-    runtime="python3.11",
-    handler="app.handler",
-    memory_mb=128,
-    timeout=3.0,
-    ephemeral_mb=512,
-    variables={},
-    platform_variables={},
-    task_root="/var/task",
-    opt_root=None,
-    log_group="/aws/lambda/hello",
-)
+SPEC = version_spec("hello", revision="uid.$LATEST.1", timeout=3.0)
 
 
 class Gauge:

@@ -17,23 +17,9 @@ from kappa_core.spec import VersionSpec
 from kappa_gateway.hot.path import Caller, OnData
 from kappa_gateway.hot.routes import Route, RoutedVersion
 from kappa_gateway.hot.stream import EVENT_BYTES, StreamPath
+from made_specs import version_spec
 
-SPEC = VersionSpec(
-    revision="uid.$LATEST.1",
-    function_uid="uid",
-    account="000000000000",
-    region="us-east-1",
-    function_name="hello",
-    version="$LATEST",
-    function_arn="arn:aws:lambda:us-east-1:000000000000:function:hello",
-    runtime="nodejs20.x",
-    handler="index.handler",
-    memory_mb=128,
-    timeout=3.0,
-    ephemeral_mb=512,
-    task_root="/var/task",
-    log_group="/aws/lambda/hello",
-)
+SPEC = version_spec("hello", revision="uid.$LATEST.1", runtime="nodejs20.x", handler="index.handler", timeout=3.0)
 
 Script = Callable[[OnData], Awaitable[tuple[frames.Result, bytes]]]
 

@@ -18,29 +18,14 @@ from kappa_crds.api import Forbidden, Unavailable
 from kappa_gateway.kubernetes.fleet import CONDEMNED_SECONDS, LINGER_SECONDS, Ceiling
 from kappa_gateway.kubernetes.provider import DEPLOYMENT_SECONDS, ENDED_SECONDS, INHERITED_SECONDS, DeploymentProvider
 from kappa_gateway.links.server import PodIdentity
+from made_specs import version_spec
 from virtual_time import virtual
 
 REVISION = "uid-f.$LATEST.1"
 
 
 def spec_of(revision: str = REVISION, **changes: Any) -> VersionSpec:
-    given: dict[str, Any] = {
-        "revision": revision,
-        "function_uid": revision.partition(".")[0],
-        "account": "000000000000",
-        "region": "us-east-1",
-        "function_name": "f",
-        "version": "$LATEST",
-        "function_arn": "arn:aws:lambda:us-east-1:000000000000:function:f",
-        "runtime": "python3.12",
-        "handler": "app.handler",
-        "memory_mb": 128,
-        "timeout": 10.0,
-        "ephemeral_mb": 512,
-        "task_root": "/var/task",
-        "log_group": "/aws/lambda/f",
-    }
-    return VersionSpec(**(given | changes))
+    return version_spec("f", **({"revision": revision} | changes))
 
 
 class Links:

@@ -10,27 +10,12 @@ from kappa_core.link.frames import LogLine
 from kappa_core.memory import MemoryLogStore
 from kappa_core.ports.logs import LogEvent, LogGroup
 from kappa_core.resources import AccountId, Region
-from kappa_core.spec import VersionSpec
 from kappa_gateway.observe.function_logs import FunctionLogs
+from made_specs import version_spec
 
 GROUP = LogGroup(AccountId("000000000000"), Region("us-east-1"), "/aws/lambda/hello")
 OTHER = LogGroup(GROUP.account, GROUP.region, "/aws/lambda/other")
-SPEC = VersionSpec(
-    revision="uid.$LATEST.abc",
-    function_uid="uid",
-    account="000000000000",
-    region="us-east-1",
-    function_name="hello",
-    version="$LATEST",
-    function_arn="arn:aws:lambda:us-east-1:000000000000:function:hello",
-    runtime="python3.13",
-    handler="app.handler",
-    memory_mb=128,
-    timeout=3.0,
-    ephemeral_mb=512,
-    task_root="/var/task",
-    log_group="/aws/lambda/hello",
-)
+SPEC = version_spec("hello", revision="uid.$LATEST.abc")
 
 
 def test_each_line_is_one_json_object_whatever_the_function_prints() -> None:
