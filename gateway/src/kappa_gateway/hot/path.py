@@ -25,7 +25,16 @@ from kappa_core.errors import (
 from kappa_core.limits import Limits
 from kappa_core.link import frames
 from kappa_core.spec import VersionSpec
-from kappa_gateway.hot.request import ClientDisconnected, HotOperation, InvokeRequest, Receive, check_event, parse, read_body
+from kappa_gateway.hot.request import (
+    ClientDisconnected,
+    HotOperation,
+    InvokeRequest,
+    Receive,
+    check_event,
+    parse,
+    read_body,
+    request_id_of,
+)
 from kappa_gateway.hot.routes import Route
 from kappa_gateway.wire import error_response
 
@@ -109,8 +118,7 @@ class HotPath(ABC):
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> tuple[int, str]:
         """Serve one request. Returns the status and request id that were answered (status 499: the client had gone)."""
-        digits = os.urandom(16).hex()
-        request_id = f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+        request_id = request_id_of(os.urandom(16).hex())
         started = time.perf_counter()
         route: Route[Any] | None = None
         self._in_flight.inc()

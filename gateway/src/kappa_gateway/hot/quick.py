@@ -24,7 +24,7 @@ from kappa_core.errors import LambdaError, ServiceException, ServiceUnavailableE
 from kappa_core.link import frames
 from kappa_core.spec import VersionSpec
 from kappa_gateway.hot.path import Authenticate, Caller, Headers, InFlight, Router, Unadmitted, code_class
-from kappa_gateway.hot.request import INVOKE, check_event
+from kappa_gateway.hot.request import INVOKE, check_event, request_id_of, trace_id_of
 from kappa_gateway.hot.routes import Route
 from kappa_gateway.wire import error_response
 
@@ -124,12 +124,8 @@ class QuickInvoke:
         reply.caller = caller
         reply.target = target
         reply.label = version.label
-        reply.request_id = request_id = f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:32]}"
-        reply.trace_id = trace_id = (
-            given.decode("latin-1") + route.lineage
-            if given
-            else f"Root=1-{digits[32:40]}-{digits[40:64]};Parent={digits[56:72]};Sampled=0{route.lineage}"
-        )
+        reply.request_id = request_id = request_id_of(digits)
+        reply.trace_id = trace_id = (given.decode("latin-1") if given else trace_id_of(digits[32:])) + route.lineage
         reply.tail = tail = log_type == b"Tail"
         self._in_flight.inc()
         self._links.submit(

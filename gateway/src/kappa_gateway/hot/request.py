@@ -86,7 +86,7 @@ def parse(scope: Mapping[str, Any], headers: Mapping[bytes, bytes], *, operation
         kind,
         log_type == "Tail",
         _client_context(context) if context else "",
-        headers.get(b"x-amzn-trace-id", b"").decode("latin-1") or new_trace_id(),
+        headers.get(b"x-amzn-trace-id", b"").decode("latin-1") or trace_id_of(os.urandom(20).hex()),
         headers.get(b"x-amz-tenant-id", b"").decode("latin-1"),
     )
 
@@ -117,9 +117,14 @@ def _client_context(header: bytes) -> str:
     return text.replace("\r", " ").replace("\n", " ")
 
 
-def new_trace_id() -> str:
-    """An X-Ray header for an invocation that came without one; unsampled, because nobody asked for a trace."""
-    digits = os.urandom(20).hex()
+def request_id_of(digits: str) -> str:
+    """A UUID of 32 random hexadecimal digits."""
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:32]}"
+
+
+def trace_id_of(digits: str) -> str:
+    """An X-Ray header, of 40 random hexadecimal digits, for an invocation that came without one; unsampled, because nobody asked for a
+    trace."""
     return f"Root=1-{digits[:8]}-{digits[8:32]};Parent={digits[24:40]};Sampled=0"
 
 
