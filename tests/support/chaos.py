@@ -1,8 +1,10 @@
-"""`make chaos`: asynchronous events while gateway, supervisors and functions are killed with -9 every few seconds. Nothing is lost.
+"""`make chaos`: asynchronous events while gateway (its worker with it), supervisors, functions and PostgreSQL are killed with -9 every few
+seconds. Nothing is lost.
 
-`python -m chaos --events 100000 --every 3`. Events are sent over HTTP to a real `kappa dev`; each run writes a line when it begins and one
-when it ends. In the end every event that was answered with 202 has run to its end or is a dead letter. One that ended twice is a
-duplicate, and each has its explanation: the gateway's log names it, or it ran in a process that was killed before it could answer.
+`python -m chaos --events 100000 --every 3`. Events are sent over HTTP to a real `kappa dev`, whose queue is a file in one run and, where a
+server is installed, PostgreSQL in another; each run of an event writes a line when it begins and one when it ends. In the end every event
+that was answered with 202 has run to its end or is a dead letter. One that ended twice is a duplicate, and each is explained: a line of the
+gateway's log says of its request id that it may run twice.
 """
 
 from __future__ import annotations
@@ -17,21 +19,23 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import postgres_dev
+import postgres_server
 import process_tree
 from kappa_dev import KappaDev, kappa_dev
-from kappa_gateway.cli.client import Client
+from kappa_gateway.cli.client import Client, ClientError
 
 APP = """
 import os, time
 def handler(event, context):
     def say(what):
-        os.write(out, f"{what} {context.aws_request_id} {os.getpid()}\\n".encode())
+        os.write(out, f"{what} {context.aws_request_id}\\n".encode())
     out = os.open(os.environ["SEEN"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     say("begun")
     time.sleep(event["sleep"])
@@ -47,6 +51,8 @@ SETTINGS = {
 SENDERS = 8
 SETTLE_SECONDS = 900.0
 VICTIMS = ("gateway", "supervisor", "function")
+REFUSED_SECONDS = 0.01
+"""How long a sender waits that was told to try again."""
 
 
 class Outcome(NamedTuple):
@@ -71,13 +77,15 @@ class Outcome(NamedTuple):
 class Chaos:
     """One run."""
 
-    def __init__(self, kappa: KappaDev, seen: Path, dice: random.Random) -> None:
+    def __init__(
+        self, kappa: KappaDev, seen: Path, dice: random.Random, *, database: postgres_server.PostgresServer | None = None
+    ) -> None:
         self._kappa = kappa
+        self._database = database
+        self._victims = VICTIMS if database is None else (*VICTIMS, "postgresql")
         self._seen = seen
         self._dice = dice
         self._accepted: list[str] = []
-        self._killed: set[int] = set()
-        """Processes that were killed, or that died with one that was."""
         self._kills: Counter[str] = Counter()
         self._up = threading.Event()
 
@@ -90,7 +98,7 @@ class Chaos:
             sender.start()
         while any(sender.is_alive() for sender in senders):
             time.sleep(self._dice.uniform(0.5, 1.5) * every)
-            self._kill(self._dice.choice(VICTIMS))
+            self._kill(self._dice.choice(self._victims))
         for sender in senders:
             sender.join()
         self._settle()
@@ -109,6 +117,8 @@ class Chaos:
                 assert answer.status == 202 or answer.status >= 500, answer.status
                 if answer.status == 202:
                     self._accepted.append(answer.headers["x-amzn-RequestId"])
+                else:
+                    time.sleep(REFUSED_SECONDS)
             except (http.client.HTTPException, OSError):
                 if connection is not None:
                     connection.close()  # no answer, no promise
@@ -117,44 +127,46 @@ class Chaos:
             connection.close()
 
     def _kill(self, what: str) -> None:
-        processes = process_tree.table()
-        below = process_tree.descendants(self._kappa.pid, processes=processes)
+        below = process_tree.descendants(self._kappa.pid)
         if what == "gateway":
-            self._killed |= {process.pid for process in below}
             self._up.clear()
             self._kappa.kill()
             self._kappa.start()
             self._up.set()
+        elif what == "postgresql":
+            assert self._database is not None
+            self._database.kill()
+            self._database.start()
         else:
             victims = [each.pid for each in below if ("bootstrap" in process_tree.command(each.pid)) == (what == "function")]
             if not victims:
                 return
-            victim = self._dice.choice(victims)
-            self._killed |= {victim, *(process.pid for process in process_tree.descendants(victim, processes=processes))}
             with suppress(ProcessLookupError):
-                os.kill(victim, signal.SIGKILL)
+                os.kill(self._dice.choice(victims), signal.SIGKILL)
         self._kills[what] += 1
 
     def _settle(self) -> None:
         deadline = time.monotonic() + SETTLE_SECONDS
-        while any(one["Waiting"] for one in self._ask("/_kappa/events")["Functions"]):
+        while self._events_wait():
             assert time.monotonic() < deadline, "events still wait"
             time.sleep(0.2)
 
+    def _events_wait(self) -> bool:
+        try:
+            return any(one["Waiting"] for one in self._ask("/_kappa/events")["Functions"])
+        except ClientError:
+            return True  # the database, killed last, is not back yet
+
     def _outcome(self) -> Outcome:
         begun: Counter[str] = Counter()
-        ended: dict[str, list[int]] = defaultdict(list)
+        ended: Counter[str] = Counter()
         for line in self._seen.read_text().splitlines():
-            what, request_id, pid = line.split()
-            begun[request_id] += what == "begun"
-            if what == "ended":
-                ended[request_id].append(int(pid))
+            what, request_id = line.split()
+            (begun if what == "begun" else ended)[request_id] += 1
         dead = self._dead()
         log = self._kappa.output
-        duplicates = {request_id: pids for request_id, pids in ended.items() if len(pids) > 1}
-        unexplained = {
-            request_id for request_id, pids in duplicates.items() if request_id not in log and not self._killed & set(pids)
-        }
+        duplicates = {request_id for request_id, times in ended.items() if times > 1}
+        explained = {word for line in log.splitlines() if "may run twice" in line for word in line.split()}
         return Outcome(
             accepted=len(self._accepted),
             kills=dict(self._kills),
@@ -162,7 +174,7 @@ class Chaos:
             dead=len(dead),
             repeated=sum(times > 1 for times in begun.values()),
             duplicates=len(duplicates),
-            unexplained=unexplained,
+            unexplained=duplicates - explained,
         )
 
     def _dead(self) -> set[str]:
@@ -178,28 +190,50 @@ class Chaos:
 
 
 def chaos(folder: Path, *, events: int, every: float, seed: str) -> Outcome:
-    """Run it in a folder of its own."""
+    """Run it in a folder of its own, with the queue in a file."""
     with kappa_dev(folder / "data", settings=SETTINGS) as kappa:
         return Chaos(kappa, folder / "seen", random.Random(seed)).run(events, every=every)
+
+
+def chaos_on_postgresql(folder: Path, *, events: int, every: float, seed: str) -> Outcome:
+    """The same with the queue in a PostgreSQL of its own, which is killed as well."""
+    with postgres_server.postgres(durable=True) as database:
+        settings = SETTINGS | {"POSTGRES_DSN": database.create_database("kappa")}
+        command = (sys.executable, postgres_dev.__file__)
+        with kappa_dev(folder / "data", settings=settings, command=command) as kappa:
+            return Chaos(kappa, folder / "seen", random.Random(seed), database=database).run(events, every=every)
+
+
+QUEUES = {"sqlite": chaos, "postgresql": chaos_on_postgresql}
 
 
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="make chaos ARGS=...", description=__doc__)
-    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--events", type=int, default=100_000, help="for each queue")
     parser.add_argument("--every", type=float, default=3.0, help="seconds between two kills, on average")
     parser.add_argument("--seed", default=str(time.time_ns()))
+    parser.add_argument("--queue", nargs="+", choices=QUEUES, help="all that can be run here")
     chosen = parser.parse_args()
-    print(f"seed {chosen.seed}", flush=True)
+    queues = chosen.queue or [name for name in QUEUES if name == "sqlite" or postgres_server.binaries() is not None]
+    outcomes = [_run(queue, chosen) for queue in queues]
+    if not chosen.queue and len(queues) < len(QUEUES):
+        print("not run on PostgreSQL: no server is installed")
+    return 0 if all(outcome.good for outcome in outcomes) else 1
+
+
+def _run(queue: str, chosen: argparse.Namespace) -> Outcome:
+    print(f"queue in {queue}, seed {chosen.seed}", flush=True)
+    begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kappa-chaos-") as folder:
-        outcome = chaos(Path(folder), events=chosen.events, every=chosen.every, seed=chosen.seed)
-    print(f"accepted with 202     {outcome.accepted:>8,}")
+        outcome = QUEUES[queue](Path(folder), events=chosen.events, every=chosen.every, seed=chosen.seed)
+    print(f"accepted with 202     {outcome.accepted:>8,} and settled in {time.monotonic() - begun:.0f} s")
     print(f"killed                {outcome.kills}")
     print(f"lost                  {len(outcome.lost):>8,} {' '.join(sorted(outcome.lost)[:5])}")
     print(f"given up by the rules {outcome.dead:>8,}")
     print(f"begun more than once  {outcome.repeated:>8,}")
-    print(f"ended more than once  {outcome.duplicates:>8,}, of which {len(outcome.unexplained)} unexplained")
-    return 0 if outcome.good else 1
+    print(f"ended more than once  {outcome.duplicates:>8,}, of which {len(outcome.unexplained)} unexplained", flush=True)
+    return outcome
 
 
 if __name__ == "__main__":

@@ -69,8 +69,16 @@ _RUNNING: list[KappaDev] = []
 class KappaDev:
     """One gateway process and the means to talk to it. Use it through `kappa_dev` or the fixtures below."""
 
-    def __init__(self, data_dir: Path, *, settings: Mapping[str, str], arguments: Sequence[str]) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        settings: Mapping[str, str],
+        arguments: Sequence[str],
+        command: Sequence[str | Path] = (SCRIPTS / "kappa",),
+    ) -> None:
         self.data_dir = data_dir
+        self._command = command
         self._settings = dict(settings)
         self._arguments = list(arguments)
         self._log = data_dir.with_name(data_dir.name + ".log")
@@ -109,7 +117,7 @@ class KappaDev:
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [SCRIPTS / "kappa", "dev", "--port", "0", "--data-dir", self.data_dir, *self._arguments],
+                [*self._command, "dev", "--port", "0", "--data-dir", self.data_dir, *self._arguments],
                 env=inherited | {"PYTHONUNBUFFERED": "1"} | self._settings,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -257,7 +265,13 @@ class KappaDev:
 
 
 @contextmanager
-def kappa_dev(data_dir: Path, *, settings: Mapping[str, str] | None = None, arguments: Sequence[str] = ()) -> Iterator[KappaDev]:
+def kappa_dev(
+    data_dir: Path,
+    *,
+    settings: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
+    command: Sequence[str | Path] = (SCRIPTS / "kappa",),
+) -> Iterator[KappaDev]:
     """Run `kappa dev` for the duration of the block.
 
     Parameters
@@ -268,8 +282,10 @@ def kappa_dev(data_dir: Path, *, settings: Mapping[str, str] | None = None, argu
         `KAPPA_*` variables.
     arguments
         More options of `kappa dev`.
+    command
+        What stands for `kappa`.
     """
-    running = KappaDev(data_dir, settings=settings or {}, arguments=arguments)
+    running = KappaDev(data_dir, settings=settings or {}, arguments=arguments, command=command)
     running.start()
     try:
         yield running

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+import process_tree
+
 USER = "kappa"
 _READY_SECONDS = 60.0
 
@@ -97,6 +99,19 @@ class PostgresServer:
         """Crash it and start it again: it recovers from its log."""
         self.stop(signal.SIGQUIT)
         self.start()
+
+    def kill(self) -> None:
+        """SIGKILL every process of it, as the kernel's memory killer would."""
+        processes = [self.pid, *(process.pid for process in process_tree.descendants(self.pid))]
+        for pid in processes:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.stop(signal.SIGKILL)
+        # One that outlives its parent for a moment would keep the server from starting again.
+        deadline = time.monotonic() + _READY_SECONDS
+        while any(pid in (alive := process_tree.table()) and alive[pid].state != "Z" for pid in processes):
+            assert time.monotonic() < deadline, "a process of PostgreSQL does not end"
+            time.sleep(0.01)
 
     def kill_connections(self, dsn: str) -> None:
         """End every connection to a database, in the middle of whatever it does."""

@@ -7,7 +7,14 @@ import logging
 
 import pytest
 
-from kappa_core.errors import ResourceNotFoundException, ServiceUnavailableException, TooManyRequestsException
+from kappa_core.errors import (
+    EnvironmentLostException,
+    LambdaError,
+    ResourceNotFoundException,
+    ServiceUnavailableException,
+    TooManyRequestsException,
+)
+from kappa_core.link import frames
 from kappa_core.memory import MemoryEventQueue
 from kappa_core.ports.queue import Event, Lease
 from kappa_core.ports.store import StoreUnavailable
@@ -182,6 +189,26 @@ async def test_a_bug_in_running_it_is_the_platforms_error_and_the_event_is_tried
     assert await run_one(world) is None
     assert world.recorded == ["platform_error", "ok"]
     assert "broken" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "cut_off",
+    [
+        pytest.param(EnvironmentLostException("the connection was lost"), id="its environment was lost"),
+        pytest.param((frames.Result("r", "Unhandled", "Runtime.ExitError"), FAILED), id="its process ended"),
+    ],
+)
+@virtual
+async def test_a_run_that_was_cut_off_is_said_to_be_one_that_may_run_twice(
+    cut_off: Answer | LambdaError, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    world = World()
+    world.answers = [cut_off]
+    assert await run_one(world) is None
+    assert [name for _, name in world.seen] == ["e", "e"]
+    (line,) = [line for line in caplog.messages if "may run twice" in line]
+    assert "event e of" in line
 
 
 @virtual

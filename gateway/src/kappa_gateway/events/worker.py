@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from kappa_core.errors import (
+    EnvironmentLostException,
     LambdaError,
     RecursiveInvocationException,
     ServiceUnavailableException,
@@ -50,6 +51,8 @@ STATS_SECONDS: Final = 2.0
 STORE_RETRY_SECONDS: Final = 0.5
 SILENT_SECONDS: Final = 30.0
 """Between two lines about a queue that cannot be used."""
+EXITED: Final = "Runtime.ExitError"
+"""Error type of a function whose process ended before it had answered."""
 EXPIRE_SECONDS: Final = 3600.0
 DEAD_LETTER_MS: Final = 14 * 86_400_000
 """How long a dead letter is kept: as long as SQS keeps a message at most."""
@@ -363,6 +366,8 @@ class Worker:
             throttled = isinstance(error, TooManyRequestsException)
             if throttled:
                 self._slots.throttled(event.function_uid)
+            elif isinstance(error, EnvironmentLostException):
+                _say_cut_off(event, str(error))
             record("throttled" if throttled else "platform_error", time.perf_counter() - started)
             return "system_error", _refused(error)
         except Exception as error:  # noqa: BLE001 - whatever broke is the platform's fault, and the event's chance is kept
@@ -373,6 +378,8 @@ class Worker:
             self._in_flight.dec()
         self._slots.went_through(event.function_uid, reserved=route.reserved)
         failed = bool(result.function_error)
+        if result.error_type == EXITED:
+            _say_cut_off(event, error_message_of(payload))
         record("function_error" if failed else "ok", time.perf_counter() - started, cold=result.init_ms > 0)
         return "function_error" if failed else "ok", Ran(
             executed_version=version.label.decode(),
@@ -484,6 +491,11 @@ def _entering(event: Event, target: Target) -> Event:
     if target.route is None:
         return event
     return msgspec.structs.replace(event, trace_id=target.route.enter(event.trace_id))
+
+
+def _say_cut_off(event: Event, why: str) -> None:
+    """What it had done by then is done again, if it may run again: the line that explains an event that came to its end twice."""
+    _log.info("event %s of %s was cut off while it ran, so it may run twice: %s", event.event_id, event.function_arn, why)
 
 
 def _refused(error: LambdaError | StoreUnavailable) -> Ran:
