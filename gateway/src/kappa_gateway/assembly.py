@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version as distribution_version
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from kappa_core.link.frames import LogLine
 from kappa_core.ports.blobs import BlobStore
@@ -33,11 +33,14 @@ from kappa_gateway.code.downloads import CodeDownloads
 from kappa_gateway.code.intake import CodeIntake
 from kappa_gateway.code.links import CodeLinks
 from kappa_gateway.code.s3 import S3Settings
-from kappa_gateway.hot.index import FunctionIndex, MakeSpec, Observer
+from kappa_gateway.hot.index import FunctionIndex, MakeSpec
 from kappa_gateway.hot.invoke import Events, InvokePath
 from kappa_gateway.hot.path import Authenticate
 from kappa_gateway.hot.quick import QuickInvoke
 from kappa_gateway.hot.stream import StreamPath
+from kappa_gateway.links.changes import Changes
+from kappa_gateway.links.provisioning import Provisioning
+from kappa_gateway.links.scaling import Scaling
 from kappa_gateway.links.shell import InvocationPort
 from kappa_gateway.observe.access import AccessLog
 from kappa_gateway.observe.metrics import Metrics
@@ -54,6 +57,18 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+class Links(Protocol):
+    """The links of a gateway, however its environments come to be."""
+
+    @property
+    def port(self) -> InvocationPort: ...
+
+    @property
+    def scaling(self) -> Scaling: ...
+
+    def observer(self, make_spec: MakeSpec, /) -> Changes: ...
+
+
 class AssembledGateway(ABC):
     """See the module. Serve :attr:`application` and :attr:`quick`, and call :meth:`close` at the end."""
 
@@ -66,6 +81,7 @@ class AssembledGateway(ABC):
     _code_links: CodeLinks
     _settler: Settler
     _queue: EventQueue
+    _provisioning: Provisioning
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._gateway_settings = settings
@@ -125,8 +141,16 @@ class AssembledGateway(ABC):
         return task
 
     # -- the ways in ---------------------------------------------------------------------------------------------------
-    def _open_index(self, *, make_spec: MakeSpec, observer: Observer) -> FunctionIndex:
-        """What invocations find functions by, kept up to date by the store; and the settler, which they may have to wait for."""
+    def _open_index(self, *, links: Links, make_spec: MakeSpec) -> FunctionIndex:
+        """What invocations find functions by, kept up to date by the store; the settler, which they may have to wait for; and what has
+        environments kept ready for them."""
+        observer = links.observer(make_spec)
+        provisioning = self._provisioning = Provisioning(
+            store=self.store, scaling=links.scaling, port=links.port, make_spec=make_spec
+        )
+        self._closers.append(provisioning.close)
+        links.scaling.on_provisioned = provisioning.changed
+        observer.on_provisionable = provisioning.seen
         index = FunctionIndex(
             store=self.store,
             make_spec=make_spec,
@@ -232,6 +256,7 @@ class AssembledGateway(ABC):
             authenticator=self._authenticator,
             authorise=self._authorise,
             code_links=self._code_links,
+            provisioned=self._provisioning.state,
             answered=self.metrics.api_request,
             version=distribution_version("kappa-faas"),
             routers=self._routers(),

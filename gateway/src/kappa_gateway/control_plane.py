@@ -16,7 +16,7 @@ from kappa_core.ports.blobs import BlobStore
 from kappa_core.ports.logs import LogReader
 from kappa_core.ports.queue import EventQueue
 from kappa_core.ports.store import ResourceStore
-from kappa_core.resources import AccountId, Key, Region, Sha256
+from kappa_core.resources import AccountId, Key, ProvisionedState, Region, Sha256
 from kappa_gateway.api.app import Answered, Authorise, build_app
 from kappa_gateway.api.context import RequestContext
 from kappa_gateway.asgi import Application
@@ -57,6 +57,7 @@ def build_control_plane(
     authenticator: Authenticator,
     authorise: Authorise | None,
     code_links: CodeLinks,
+    provisioned: Callable[[Key], ProvisionedState | None],
     answered: Answered,
     version: str,
     routers: Sequence[APIRouter] = (),
@@ -71,6 +72,7 @@ def build_control_plane(
         limits=limits,
         clock=lambda: time.time_ns() // 1_000_000,
         locks=locks,
+        provisioned=provisioned,
         settings=OperationSettings(strict_states=strict_states),
     )
     app = build_app(

@@ -13,7 +13,7 @@ import made
 from kappa_core.errors import ResourceConflictException, ResourceNotFoundException
 from kappa_core.memory.store import MemoryResourceStore
 from kappa_core.ports.store import Change
-from kappa_core.resources import Function, FunctionStatus, Key
+from kappa_core.resources import Alias, Function, FunctionStatus, FunctionVersion, Key
 from kappa_core.rules import states
 from kappa_core.spec import VersionSpec
 from kappa_gateway.hot.index import FunctionIndex
@@ -40,6 +40,9 @@ class Heard:
 
     def appeared(self, version: Version, /) -> None:
         self.said.append(("appeared", version.revision))
+
+    def provisionable(self, resource: Alias | FunctionVersion, gone: bool, /) -> None:
+        """What is provisioned is the business of its own tests."""
 
 
 async def no_spec(version: Version) -> VersionSpec:

@@ -121,7 +121,7 @@ class EmbeddedGateway(AssembledGateway):
         self.links = await EmbeddedLinks.open(settings, data_dir=data_dir, on_logs=self._take_logs)
         self.metrics.collect_from(self.links.gauges)
         self._closers.append(self.links.close)
-        index = self._open_index(make_spec=specs.make, observer=self.links.observer(specs.make))
+        index = self._open_index(links=self.links, make_spec=specs.make)
         self.events.employ(index=index, store=self.store, links=self.links.port, metrics=self.metrics)
         self._closers.append(self.events.put_down)
         self._follow(self.events.run(), "events")

@@ -31,6 +31,7 @@ class EmbeddedLinks:
 
     def __init__(self, links: GatewayLinks, provider: ProcessProvider | None, causes: dict[str, str]) -> None:
         self.port = links.port
+        self.scaling = links.scaling
         self.causes = causes
         """By revision: why its environments cannot be started."""
         self._links = links
@@ -78,7 +79,7 @@ class EmbeddedLinks:
             await self._changes.close()
         await self._links.close()
 
-    def observer(self, make_spec: MakeSpec) -> Changes:
+    def observer(self, make_spec: MakeSpec, /) -> Changes:
         """What the index tells of changes. The first function of a runtime has a spare supervisor made ready; the others find one."""
         expected: set[str] = set()
 

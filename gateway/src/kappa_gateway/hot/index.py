@@ -49,6 +49,9 @@ class Observer(Protocol):
     def appeared(self, version: Version, /) -> None:
         """A function serves for the first time since the gateway started."""
 
+    def provisionable(self, resource: Alias | FunctionVersion, gone: bool, /) -> None:
+        """A version or alias, which may have provisioned concurrency, is so now, or is gone."""
+
 
 class FunctionIndex:
     """Resources by key, and routes by (account, region, name, qualifier)."""
@@ -174,6 +177,8 @@ class FunctionIndex:
                     self._observer.removed(function_key(known))
                 elif isinstance(known, FunctionVersion):
                     self._version_gone(known)
+                if isinstance(known, Alias | FunctionVersion):
+                    self._observer.provisionable(known, True)
 
     def _put(self, resource: Resource) -> None:
         if resource.meta.uid in self._buried:
@@ -190,6 +195,8 @@ class FunctionIndex:
             if isinstance(known, Function) and not same:
                 self._observer.removed(function_key(known))
             self._function_changed(known if isinstance(known, Function) and same else None, resource)
+        elif isinstance(resource, Alias | FunctionVersion):
+            self._observer.provisionable(resource, False)
 
     def _bury(self, uid: str) -> None:
         self._buried[uid] = None

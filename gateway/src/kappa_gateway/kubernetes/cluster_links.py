@@ -32,7 +32,7 @@ from kappa_gateway.kubernetes.provider import DeploymentProvider, Locate
 from kappa_gateway.kubernetes.settings import ClusterSettings
 from kappa_gateway.links.assembly import GatewayLinks, Membership
 from kappa_gateway.links.changes import Changes, MakeSpec
-from kappa_gateway.links.scaling import SUPERVISORS, OnCause
+from kappa_gateway.links.scaling import SUPERVISORS, OnCause, Scaling
 from kappa_gateway.links.sealing import SpecSeal
 from kappa_gateway.links.shell import InvocationPort, OnLogs
 from kappa_gateway.observe.links import link_gauges
@@ -57,6 +57,7 @@ class ClusterLinks:
 
     _links: GatewayLinks
     port: InvocationPort
+    scaling: Scaling
 
     def __init__(
         self,
@@ -126,6 +127,7 @@ class ClusterLinks:
             autopsy=Deaths(api, identity=held._identities.known),
         )
         held.port = held._links.port
+        held.scaling = held._links.scaling
         return held
 
     async def run(self) -> None:
@@ -137,7 +139,7 @@ class ClusterLinks:
             look.cancel()
             await asyncio.gather(look, return_exceptions=True)
 
-    def observer(self, make_spec: MakeSpec) -> Changes:
+    def observer(self, make_spec: MakeSpec, /) -> Changes:
         """What the index tells of changes. Once."""
         self._changes = Changes(self.port, make_spec=make_spec)
         return self._changes

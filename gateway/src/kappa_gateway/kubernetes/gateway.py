@@ -140,7 +140,7 @@ class ClusterGateway(AssembledGateway):
         self.links.port.renew = specs.renewed
         self._closers.append(self.links.close)
         self.metrics.collect_from(self.links.gauges)
-        self._index = index = self._open_index(make_spec=specs.make, observer=self.links.observer(specs.make))
+        self._index = index = self._open_index(links=self.links, make_spec=specs.make)
         if self._events is not None:
             self._events.employ(index=index, store=self.store, links=self.links.port, metrics=self.metrics)
             self._closers.append(self._events.put_down)

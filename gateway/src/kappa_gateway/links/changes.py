@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from kappa_core.resources import Alias, FunctionVersion
 from kappa_core.spec import VersionSpec
 from kappa_gateway.hot.version import Version
 from kappa_gateway.links.shell import InvocationPort
@@ -18,6 +19,8 @@ from kappa_gateway.links.shell import InvocationPort
 _log = logging.getLogger(__name__)
 
 MakeSpec = Callable[[Version], Awaitable[VersionSpec]]
+OnProvisionable = Callable[[Alias | FunctionVersion, bool], None]
+"""Takes a version or alias as it is now, and whether it is gone."""
 
 
 class Changes:
@@ -33,6 +36,8 @@ class Changes:
         self._port = port
         self._make_spec = make_spec
         self._on_appeared = on_appeared
+        self.on_provisionable: OnProvisionable = lambda resource, gone: None
+        """Told of every version and alias."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -67,3 +72,6 @@ class Changes:
 
     def appeared(self, version: Version, /) -> None:
         self._on_appeared(version)
+
+    def provisionable(self, resource: Alias | FunctionVersion, gone: bool, /) -> None:
+        self.on_provisionable(resource, gone)

@@ -25,6 +25,7 @@ from kappa_core.link.effects import Effect
 from kappa_core.link.frames import Collect, Collected, Demand, Deny, FrameType, Hello
 from kappa_core.link.scale import Scaler
 from kappa_core.ports.environments import EnvironmentProvider, ProviderError
+from kappa_core.rules.provisioned import Progress
 from kappa_core.spec import VersionSpec
 
 logger = logging.getLogger("kappa.scaler")
@@ -97,6 +98,8 @@ class Scaling:
         self._port = port
         self._limits = limits
         self._on_cause = on_cause
+        self.on_provisioned: Callable[[str], None] = lambda revision: None
+        """Told that environments of a revision which are to be kept ready have come or gone."""
         self._scaler = Scaler(new_id=new_id, idle_seconds=idle_seconds)
         self._provider: EnvironmentProvider | None = None
         self._provider_news: ProviderNews | None = None
@@ -185,6 +188,16 @@ class Scaling:
         self._reserved[function_key] = reserved
         account, region, *_ = function_key.split("/")
         self._apply(self._scaler.on_function(function_key, f"{account}/{region}", reserved, self._loop.time()))
+
+    def set_provisioned(self, function_key: str, targets: dict[str, tuple[int, float]], /) -> None:
+        """How many environments to keep ready for revisions of a function, and the start deadline of one in seconds. All of ``targets``
+        have been learnt; there are none for the revisions that are not named."""
+        if function_key in self._reserved:
+            self._apply(self._scaler.on_provisioned(function_key, targets, self._loop.time()))
+
+    def provisioned(self, revision: str, /) -> Progress | None:
+        """How far the provisioned concurrency of a revision has come; None where another gateway knows, or nobody does yet."""
+        return self._scaler.provisioned(revision) if self._holder and self._scaler.acting else None
 
     def superseded(self, revision: str, /) -> None:
         """A revision that nothing leads to any more."""
@@ -337,6 +350,8 @@ class Scaling:
                     self._peers[effect.gateway].send(FrameType.DENY, effect.deny)
             elif isinstance(effect, effects.StopEnvironments):
                 self._stop(effect)
+            elif isinstance(effect, effects.ProvisionedChanged):
+                self.on_provisioned(effect.revision)
             else:
                 assert isinstance(effect, effects.StartsFail), effect
                 if effect.cause:
