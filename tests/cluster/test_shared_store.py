@@ -51,6 +51,11 @@ def described(resource: Function, description: str) -> Function:
     )
 
 
+def function_of(found: Resource | None) -> Function:
+    assert isinstance(found, Function)
+    return found
+
+
 async def settle(store: KubernetesResourceStore, found: Resource | None) -> Function:
     """As the settler does: take the code in and say that it serves."""
     assert isinstance(found, Function)
@@ -72,6 +77,32 @@ async def test_what_one_gateway_wrote_every_other_one_reads_at_once(world: World
         assert await here.list("Function") == await there.list("Function")
         await there.delete(updated.key)
         assert await here.get(updated.key) is None
+
+
+@in_a_world
+async def test_a_listing_reads_the_namespace_once_however_many_pages_it_has_and_begins_with_all_that_there_is(
+    world: World,
+) -> None:
+    here, there = await world.store(), await world.store()
+    made = [(await there.create(function(f"f{number}"))).key for number in range(7)]
+    lists: list[str] = []
+    ask = world.api.list
+
+    async def counted(path: str, **options: Any) -> tuple[list[Object], str]:
+        lists.append(path)
+        return await ask(path, **options)
+
+    world.api.list = counted  # type: ignore[method-assign]
+    found: list[Key] = []
+    while page := await here.list("Function", account=ACCOUNT, after=found[-1] if found else None, limit=3):
+        found += [each.key for each in page]
+    assert found == made
+    assert len(lists) == 1
+    updated = await here.update(described(function_of(await here.get(made[5])), "between two pages"))
+    await here.delete(made[6])
+    assert await here.list("Function", account=ACCOUNT, after=made[4], limit=3) == [updated]
+    assert await there.list("Function", account=ACCOUNT, after=made[4], limit=3) == [updated]
+    assert len(lists) == 2, "a listing that another gateway began is a new one here"
 
 
 @in_a_world

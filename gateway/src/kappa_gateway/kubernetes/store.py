@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from typing import Final, Self, cast
 
 import msgspec
@@ -42,11 +43,14 @@ from kappa_crds.watching import ChangeType, Informer, without_field_sets
 from kappa_gateway.kubernetes.store_counters import Counters
 from kappa_gateway.kubernetes.store_errors import translated
 from kappa_gateway.kubernetes.store_index import ClaimIndex, Place, place_of, precedence
+from kappa_gateway.kubernetes.store_listings import Asked, Listings, is_behind
 from kappa_gateway.kubernetes.store_namespaces import Namespaces
 from kappa_gateway.kubernetes.store_objects import NAME_FIELDS, Objects, collection_path, key_text, object_path
 from kappa_gateway.kubernetes.store_watch import WatchQueue
 
 SYNC_SECONDS: Final = 30.0
+LISTING_SECONDS: Final = 60.0
+"""How long after a listing began its further pages are answered by what the watches have told."""
 _ATTEMPTS: Final = 10
 """Writes of others that may come between two own requests."""
 _AT_A_TIME: Final = 200
@@ -80,6 +84,7 @@ class KubernetesResourceStore:
         self._queues: set[WatchQueue] = set()
         self._writing: Counter[Place] = Counter()
         self._closed = False
+        self._listings = Listings(seconds=LISTING_SECONDS)
         self._scopes = tuple(namespaces) or ("",)
         every = Informer(api, api_path("v1", "namespaces"), on_change=self._namespace_changed, label_selector=namespace_selector)
         self._informers: dict[tuple[str, str], Informer] = {("Namespace", ""): every} | {
@@ -156,37 +161,44 @@ class KubernetesResourceStore:
         limit: int | None = None,
     ) -> builtins.list[Resource]:
         self._check_open()
-        namespaces = self._scopes if account is None else self._namespaces.of(account)
-        # A Function whose object is called as it is need not say its name.
-        field = NAME_FIELDS.get(kind) if name is not None and kind != "Function" else None
-        claims: dict[Key, Object] = {}
-        for namespace in namespaces:
-            with translated():
-                objects, _ = await self._api.list(
-                    collection_path(kind, namespace=namespace),
-                    label_selector=self._objects.region_selector(region),
-                    field_selector="" if field is None else f"{field}={name}",
-                )
-            for obj in objects:
-                key = self._objects.key(kind, obj)
-                if key is not None and (key not in claims or precedence(obj) < precedence(claims[key])):
-                    claims[key] = obj
-        keys = sorted(
-            (
-                key
-                for key in claims
-                if (region is None or key.region == region)
-                and (name is None or key.name == name)
-                and (after is None or key_order(key)[1:] > key_order(after)[1:])
-            ),
-            key=key_order,
-        )
+        asked = Asked(kind, account, region, name)
+        if after is not None and self._listings.goes_on(asked):
+            known = (each for each in self._index.resources(kind) if asked.covers(each.key) and is_behind(each.key, after))
+            return [*islice(known, limit)]
+        claims = await self._claims(asked)
+        keys = sorted((key for key in claims if asked.covers(key) and is_behind(key, after)), key=key_order)
+        self._listings.began(asked)
         found: builtins.list[Resource] = []
         for number, key in enumerate(keys[:limit], start=1):
             found.append(self._objects.read(claims[key]))
             if number % _AT_A_TIME == 0:
                 await asyncio.sleep(0)
         return found
+
+    async def _claims(self, asked: Asked) -> dict[Key, Object]:
+        """What the API server has now of what is asked for, of several objects with one key the one that counts. The index knows it from
+        now on: further pages come from there."""
+        kind, account, region, name = asked
+        # A Function whose object is called as it is need not say its name.
+        field = NAME_FIELDS.get(kind) if name is not None and kind != "Function" else None
+        claims: dict[Key, Object] = {}
+        for namespace in self._scopes if account is None else self._namespaces.of(account):
+            with translated():
+                objects, _ = await self._api.list(
+                    collection_path(kind, namespace=namespace),
+                    label_selector=self._objects.region_selector(region),
+                    field_selector="" if field is None else f"{field}={name}",
+                )
+            for number, obj in enumerate(objects, start=1):
+                place = Place(kind, obj["metadata"]["namespace"], obj["metadata"]["name"])
+                if not self._writing[place]:
+                    self._tell(self._index.put(place, without_field_sets(obj)))
+                key = self._objects.key(kind, obj)
+                if key is not None and (key not in claims or precedence(obj) < precedence(claims[key])):
+                    claims[key] = obj
+                if number % _AT_A_TIME == 0:
+                    await asyncio.sleep(0)
+        return claims
 
     async def allocate(self, counter: str, /) -> int:
         self._check_open()

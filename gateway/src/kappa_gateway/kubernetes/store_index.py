@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from kappa_core.ports.store import Change, key_order
@@ -104,9 +104,12 @@ class ClaimIndex:
         places = self._made_of.get((namespace, config_map), ())
         return [key for place in places if (key := self._key_at.get(place)) is not None and self.locate(key) == place]
 
-    def resources(self) -> list[Resource]:
-        """Everything, in key order."""
-        return [self._told[key] for key in sorted(self._told, key=key_order)]
+    def resources(self, kind: Kind | None = None) -> list[Resource]:
+        """Everything, or everything of a kind, in key order."""
+        return [self._told[key] for key in sorted(self._told if kind is None else self._of_kind(kind), key=key_order)]
+
+    def _of_kind(self, kind: Kind) -> Iterator[Key]:
+        return (key for key in self._told if key.kind == kind)
 
     # -- changes -------------------------------------------------------------------------------------------------------
     def put(self, place: Place, obj: Object) -> list[Change]:
