@@ -74,6 +74,14 @@ class Load:
             time.sleep(0.05)
 
 
+def invoke(client: Any, function: str, event: Any) -> Any:
+    """What the function answers, which must not be an error."""
+    said = client.invoke(FunctionName=function, Payload=json.dumps(event))
+    answer = json.load(said["Payload"])
+    assert "FunctionError" not in said, answer
+    return answer
+
+
 @contextmanager
 def load(make_client: Callable[[], Any], function: str, *, threads: int = 4, payload: Any = None) -> Iterator[Load]:
     """Invoke `function` from `threads` clients until the block ends. Each thread has a client of its own."""
