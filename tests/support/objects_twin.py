@@ -76,7 +76,10 @@ class ObjectsTwin:
         if body["metadata"].get("uid", before["metadata"]["uid"]) != before["metadata"]["uid"]:
             raise Conflict(path)
         if status:
-            return copy.deepcopy(self._store(path, _with_conditions(before, body["status"]["conditions"])))
+            said = dict(body["status"])
+            after = _with_conditions(before, said.pop("conditions")) if "conditions" in said else copy.deepcopy(before)
+            after.setdefault("status", {}).update(copy.deepcopy(said))
+            return copy.deepcopy(self._store(path, after))
         return copy.deepcopy(self.put(path.rpartition("/")[0], _merged(before, body)))
 
     async def merge_patch(self, path: str, body: Object, /, *, field_manager: str) -> Object:

@@ -103,7 +103,7 @@ class World:
     def scale(self, deployment: Object, replicas: int) -> None:
         """As the scaler and the Deployment's controller do it."""
         deployment = {**deployment, "spec": {**deployment["spec"], "replicas": replicas}}
-        deployment["status"] = {"replicas": replicas, "observedGeneration": deployment["metadata"]["generation"] + 1}
+        deployment["status"] = {"replicas": replicas, "readyReplicas": replicas, "observedGeneration": deployment["metadata"]["generation"] + 1}
         self.api.put(DEPLOYMENTS.format(deployment["metadata"]["namespace"]), deployment)
 
     def controlled(self) -> None:

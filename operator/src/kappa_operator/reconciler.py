@@ -19,7 +19,7 @@ from kappa_crds.convert import from_object
 from kappa_crds.times import milliseconds
 from kappa_operator.cache import Cache, Named, OwnedBy, Ref, Within, function_of, region_of
 from kappa_operator.namespaces import Accounts, Namespaces
-from kappa_operator.reconcile import names_taken, references
+from kappa_operator.reconcile import environments, names_taken, references
 from kappa_operator.reconcile.conditions import NAME_CONFLICT, READY, Condition, not_ready, transitions, written
 from kappa_operator.reconcile.function import Decision, Facts, conditions, decide
 from kappa_operator.reconcile.roles import service_account
@@ -62,6 +62,8 @@ class Reconciler:
         self._enqueue = enqueue
         self._now = now
         self._unneeded: dict[Ref, dict[str, float]] = {}
+        self._miscounted: dict[Ref, float] = {}
+        """Functions whose status says another number of environments than there is, since when."""
 
     async def __call__(self, ref: Ref) -> float | None:
         """Raises Later for whatever may end differently another time."""
@@ -83,6 +85,7 @@ class Reconciler:
         thing = self._cache.get(ref)
         if thing is None:
             self._unneeded.pop(ref, None)
+            self._miscounted.pop(ref, None)
             return None
         if thing["metadata"].get("deletionTimestamp") or self._accounts.leaving(ref.namespace):
             return None  # the API server's garbage collector takes the children
@@ -144,7 +147,22 @@ class Reconciler:
         await self._say("Function", thing, conditions(facts, settings=self._pods, refused=refused))
         if refused is not None:
             raise Later(refused)
-        return decision.again
+        waits = [seconds for seconds in (decision.again, await self._count(ref, thing, facts)) if seconds is not None]
+        return min(waits, default=None)
+
+    async def _count(self, ref: Ref, thing: Object, facts: Facts) -> float | None:
+        """Seconds after which the number of environments has to be looked at again."""
+        total = environments.counted(facts.deployments)
+        if total == environments.said(thing):
+            self._miscounted.pop(ref, None)
+            return None
+        now = self._now().timestamp()
+        left = self._miscounted.setdefault(ref, now) + environments.STEADY_SECONDS - now
+        if left > 0:
+            return left
+        await self._writer.environments(thing, total)
+        del self._miscounted[ref]
+        return None
 
     async def _carry_out(self, decision: Decision, *, namespace: str, account: str) -> None:
         for role in decision.roles:

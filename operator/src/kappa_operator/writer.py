@@ -18,6 +18,7 @@ from kappa_operator.reconcile.conditions import Condition
 from kappa_operator.reconcile.deployment import TEMPLATE_DIGEST
 from kappa_operator.workqueue import WriteBudget
 
+ENVIRONMENTS_MANAGER: Final = "kappa-operator-environments"
 _NOTE_LENGTH: Final = 1024
 _EVENTS_PATH: Final = "/apis/events.k8s.io/v1/namespaces/{}/events"
 
@@ -87,6 +88,20 @@ class Writer:
         await self._turn(kind, "status")
         path = WATCHED[kind].path(metadata["namespace"], metadata["name"], subresource="status")
         self._heard(kind, await self._api.apply(path, body, field_manager=names.OPERATOR_MANAGER, force=True))
+
+    async def environments(self, thing: Object, total: int) -> None:
+        """Write how many environments a Function has, and nothing else of its status."""
+        metadata = thing["metadata"]
+        body = {
+            "apiVersion": thing["apiVersion"],
+            "kind": "Function",
+            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
+            "status": {"environments": {"total": total}},
+        }
+        await self._turn("Function", "environments")
+        path = WATCHED["Function"].path(metadata["namespace"], metadata["name"], subresource="status")
+        # An owner of its own: what this part wrote stays when the conditions are written, and the other way round.
+        self._heard("Function", await self._api.apply(path, body, field_manager=ENVIRONMENTS_MANAGER, force=True))
 
     async def adopt(self, kind: str, thing: Object, *, owner: Object) -> None:
         """Make a version, alias or configuration that somebody wrote by hand a child of its Function."""

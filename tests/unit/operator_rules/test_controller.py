@@ -109,6 +109,36 @@ async def test_replicas_of_a_deployment_that_exists_are_never_written() -> None:
 
 
 @virtual
+async def test_the_status_counts_environments_once_they_have_stood_still_and_forgets_those_that_went() -> None:
+    async with running() as world:
+        world.function()
+        await world.settled()
+        (made,) = world.deployments()
+
+        def total() -> int | None:
+            (function,) = world.api.of_kind("Function")
+            found: int | None = function["status"].get("environments", {}).get("total")
+            return found
+
+        def written() -> int:
+            return [path for _, path in world.api.writes].count(f"{RESOURCES.format('shop', 'functions')}/hello/status")
+
+        before = written()
+        for replicas in (1, 4, 3, 0):
+            world.scale(made, replicas)
+            await world.settled(1)
+        assert (total(), written()) == (None, before), "what came and went is not spoken of"
+        world.scale(made, 3)
+        await world.settled(20)
+        assert (total(), written()) == (3, before + 1)
+        world.scale(made, 0)
+        await world.settled(20)
+        assert (total(), written()) == (0, before + 2)
+        await world.settled(3600)
+        assert written() == before + 2
+
+
+@virtual
 async def test_an_alias_keeps_the_deployment_of_its_version() -> None:
     async with running() as world:
         world.function()
