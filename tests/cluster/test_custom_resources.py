@@ -108,6 +108,9 @@ GOOD = {
     "secret": function_manifest(
         environment={"variables": {"AB": "1"}, "valueFrom": {"PW": {"secretKeyRef": {"name": "a", "key": "b"}}}}
     ),
+    "config map value": function_manifest(
+        environment={"valueFrom": {"PW": {"configMapKeyRef": {"name": "a", "key": "b", "optional": True}}}}
+    ),
     "other name": function_manifest("hello-fn", functionName="Hello_Function"),
     "compiled": function_manifest(runtime="java21", code={"configMap": {"name": "jar", "key": "a.jar"}}),
     "layer": _manifest("Layer", "tools", content={"configMap": {"name": "files"}}, compatibleRuntimes=["python3.12"]),
@@ -177,6 +180,10 @@ REFUSED: list[tuple[Object, str]] = [
             environment={"variables": {"AB": ""}, "valueFrom": {"AB": {"secretKeyRef": {"name": "a", "key": "b"}}}}
         ),
         "a variable cannot be both in variables and in valueFrom",
+    ),
+    (
+        function_manifest(environment={"valueFrom": {"AB": {}}}),
+        "exactly one of secretKeyRef and configMapKeyRef",
     ),
     (function_manifest(loggingConfig={"applicationLogLevel": "INFO"}), "need logFormat JSON"),
     (_alias(routingConfig={"additionalVersionWeights": {"1": 0.5}}), "the additional version must be another one"),

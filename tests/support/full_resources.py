@@ -13,8 +13,11 @@ from kappa_core.resources import (
     FileSystem,
     FunctionStatus,
     Logging,
+    ProvisionedConcurrency,
+    ProvisionedState,
     Publication,
     Resource,
+    ValueSource,
     VpcConfig,
 )
 from kappa_core.rules import states
@@ -30,6 +33,10 @@ def full_resources() -> tuple[Resource, ...]:
     configuration = made.configuration(
         description="All of it",
         environment={"STAGE": "tést", "EMPTY": ""},
+        environment_from={
+            "PASSWORD": ValueSource(kind="Secret", name="database", key="password", optional=True),
+            "HOST": ValueSource(kind="ConfigMap", name="database", key="host", optional=True),
+        },
         layers=(layer_arn(made.ACCOUNT, made.REGION, "tools", 3),),
         code=archive,
         architectures=("arm64",),
@@ -68,8 +75,8 @@ def full_resources() -> tuple[Resource, ...]:
     return (
         function,
         msgspec.structs.replace(function, name="never", status=never),
-        made.version(3, configuration=configuration, status=never),
-        made.alias(to="3", description="Live", additional_version_weights={"2": 0.25}),
+        msgspec.structs.replace(made.version(3, configuration=configuration, status=never), provisioned=_provisioned("3")),
+        made.alias(to="3", description="Live", additional_version_weights={"2": 0.25}, provisioned=_provisioned("3")),
         made.alias("latest", to="$LATEST"),
         layer,
         _mapping(_UUID, {"EventSourceArn": _ARN, "ScalingConfig": {"MaximumConcurrency": 5}}),
@@ -90,6 +97,19 @@ def full_resources() -> tuple[Resource, ...]:
             modified_ms=1,
         ),
     )
+
+
+def _provisioned(version: str) -> ProvisionedConcurrency:
+    state = ProvisionedState(
+        requested=3,
+        function_version=version,
+        ready=1,
+        allocated=2,
+        status="FAILED",
+        reason="no",
+        revision="uid-1.3.0123456789abcdef",
+    )
+    return ProvisionedConcurrency(requested=2, state=state)
 
 
 def _mapping(uuid: str, source: dict[str, object]) -> EventSourceMapping:

@@ -28,6 +28,7 @@ def dial_all(addresses):
     with ThreadPoolExecutor(32) as pool:
         return list(pool.map(dial, map(tuple, addresses)))
 """
+FOLDERS = ("/", "/etc", "/usr", "/var", "/var/runtime", "/run/kappa", "/var/task", "/opt", "/tmp")
 DIAL_AND_PRINT = DIAL + "print(json.dumps(dial_all(json.loads(sys.argv[1]))))"
 PROBE = (
     DIAL
@@ -66,7 +67,7 @@ def look():
         "status": dict(line.split(":", 1) for line in words("/proc/self/status").splitlines() if ":" in line),
         "environment": dict(os.environ),
         "supervisor": words("/proc/1/environ").split(chr(0)),
-        "refusals": {{folder: refusal(folder) for folder in ("/", "/etc", "/usr", "/var", "/var/runtime", "/run/kappa", "/tmp")}},
+        "refusals": {{folder: refusal(folder) for folder in {FOLDERS}}},
         "tokens": [words(path) for path in tokens()],
         "token": words("/var/run/kappa/token"),
         "identity": sorted(name for name in os.listdir("/var/run/kappa") if not name.startswith("..")),

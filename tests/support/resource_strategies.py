@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 
 from kappa_core import limits
@@ -23,10 +24,13 @@ from kappa_core.resources import (
     FunctionVersion,
     LayerVersion,
     Logging,
+    ProvisionedConcurrency,
+    ProvisionedState,
     Publication,
     Region,
     Resource,
     Sha256,
+    ValueSource,
     VpcConfig,
 )
 from kappa_core.rules import states
@@ -77,6 +81,19 @@ configurations = st.builds(
     memory_size=st.integers(limits.MEMORY_MIN_MB, limits.MEMORY_MAX_MB),
     ephemeral_storage_mb=st.integers(limits.EPHEMERAL_MIN_MB, limits.EPHEMERAL_MAX_MB),
     environment=st.none() | st.dictionaries(variable_names, st.text(TEXT, max_size=20), max_size=5),
+    environment_from=st.just(msgspec.UNSET)
+    | st.dictionaries(
+        variable_names.map("FROM_{}".format),
+        st.builds(
+            ValueSource,
+            kind=st.sampled_from(["Secret", "ConfigMap"]),
+            name=st.sampled_from(["database", "mail"]),
+            key=st.text(_NAME, min_size=1, max_size=10),
+            optional=st.booleans(),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
     layers=layers.map(tuple),
     code=codes,
     architectures=st.sampled_from([("x86_64",), ("arm64",)]),
@@ -139,6 +156,25 @@ def functions(draw: st.DrawFn) -> Function:
 
 
 @st.composite
+def provisioned(draw: st.DrawFn) -> ProvisionedConcurrency | None:
+    """Without the time, which the API server tells."""
+    numbers = st.integers(0, 2**31 - 1)
+    noted = st.builds(
+        ProvisionedState,
+        requested=numbers,
+        function_version=versions.map(str),
+        ready=numbers,
+        allocated=numbers,
+        status=st.sampled_from(["IN_PROGRESS", "READY", "FAILED"]),
+        reason=st.none() | st.text(TEXT, min_size=1, max_size=40),
+        revision=st.just("") | st.just("0b7e.1.0123456789abcdef"),
+    )
+    state = draw(st.none() | noted)
+    number = draw(numbers)
+    return ProvisionedConcurrency(requested=number, state=state) if number or state is not None else None
+
+
+@st.composite
 def function_versions(draw: st.DrawFn) -> FunctionVersion:
     return FunctionVersion(
         account=ACCOUNT,
@@ -148,6 +184,7 @@ def function_versions(draw: st.DrawFn) -> FunctionVersion:
         configuration=draw(configurations),
         function_uid=draw(st.uuids().map(str)),
         modified_ms=draw(times.filter(bool)),
+        provisioned=draw(provisioned()),
         status=draw(statuses(None)),
     )
 
@@ -167,6 +204,7 @@ def aliases(draw: st.DrawFn) -> Alias:
         function_version=version,
         description=draw(descriptions),
         additional_version_weights=draw(weights),
+        provisioned=draw(provisioned()) if version != LATEST else None,
         function_uid=draw(st.uuids().map(str)),
     )
 

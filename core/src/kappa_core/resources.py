@@ -95,6 +95,16 @@ class FileSystem(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     local_mount_path: str
 
 
+class ValueSource(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Where the value of an environment variable stands, in a cluster: an entry of an object beside the function's."""
+
+    kind: Literal["Secret", "ConfigMap"]
+    name: str
+    key: str
+    optional: bool = False
+    """Without the object, or the entry, the variable is not set; otherwise nothing can run."""
+
+
 class Configuration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What a published version freezes: code and every setting that AWS counts as a change of the function."""
 
@@ -110,6 +120,9 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     ephemeral_storage_mb: int
     environment: dict[str, str] | None = None
     """None: never set. Empty: set and cleared; AWS still shows the block."""
+    environment_from: dict[str, ValueSource] | msgspec.UnsetType = msgspec.UNSET
+    """More variables, whose values Kappa never sees. UNSET is no part of the JSON, so that the digest of a function without any is what
+    it was before there were such variables."""
     layers: tuple[str, ...] = ()
     """Layer version ARNs in merge order."""
     code: Code
@@ -123,6 +136,11 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     logging: Logging
     snap_start: Literal["None", "PublishedVersions"] = "None"
     image_config: dict[str, object] | None = None
+
+    @property
+    def value_sources(self) -> dict[str, ValueSource]:
+        """``environment_from``, also where there is none."""
+        return {} if isinstance(self.environment_from, msgspec.UnsetType) else self.environment_from
 
     def digest(self) -> str:
         """16 hex digits that change exactly when any member changes."""
@@ -154,6 +172,8 @@ class ProvisionedState(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
     """Ready or being started."""
     status: ProvisionedStatus = "IN_PROGRESS"
     reason: str | None = None
+    revision: str = ""
+    """Names the environments; see VersionSpec.revision. Empty while there can be none."""
 
 
 class ProvisionedConcurrency(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

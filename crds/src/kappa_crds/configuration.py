@@ -9,15 +9,18 @@ here, so their ``imageConfig`` has no field.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+import msgspec
 
 from kappa_core import limits
 from kappa_core.names import layer_arn, partition
-from kappa_core.resources import Code, Configuration, DeadLetter, FileSystem, Logging, VpcConfig
+from kappa_core.resources import Code, Configuration, DeadLetter, FileSystem, Logging, ValueSource, VpcConfig
 from kappa_crds.code import code_fields
 
 DEFAULT_ROLE: Final = "kappa-default"
 """Name of the role of functions whose manifest names none."""
+_REFERENCES: Final = {"Secret": "secretKeyRef", "ConfigMap": "configMapKeyRef"}
 
 Fields = dict[str, Any]
 
@@ -33,7 +36,7 @@ def configuration_fields(configuration: Configuration) -> Fields:
         "timeout": configuration.timeout,
         "memorySize": configuration.memory_size,
         "ephemeralStorage": {"size": configuration.ephemeral_storage_mb},
-        "environment": None if configuration.environment is None else {"variables": dict(configuration.environment)},
+        "environment": _environment_fields(configuration) or None,
         "layers": list(configuration.layers),
         "code": code_fields(configuration.code),
         "packageType": configuration.package_type,
@@ -64,7 +67,8 @@ def configuration_fields(configuration: Configuration) -> Fields:
 
 def configuration_of(fields: Mapping[str, Any], *, code: Code, name: str, account: str, region: str) -> Configuration:
     """The configuration that a spec stands for. ``name`` is the function's, for the default log group."""
-    environment, vpc = fields.get("environment"), fields.get("vpcConfig")
+    environment, vpc = fields.get("environment") or {}, fields.get("vpcConfig")
+    values = {name: _value_source(one) for name, one in (environment.get("valueFrom") or {}).items()}
     target = (fields.get("deadLetterConfig") or {}).get("targetARN")
     return Configuration(
         runtime=fields.get("runtime"),
@@ -74,7 +78,8 @@ def configuration_of(fields: Mapping[str, Any], *, code: Code, name: str, accoun
         timeout=fields.get("timeout", limits.TIMEOUT_DEFAULT),
         memory_size=fields.get("memorySize", limits.MEMORY_MIN_MB),
         ephemeral_storage_mb=(fields.get("ephemeralStorage") or {}).get("size", limits.EPHEMERAL_MIN_MB),
-        environment=None if environment is None else dict(environment.get("variables") or {}),
+        environment=_variables(fields.get("environment")),
+        environment_from=values or msgspec.UNSET,
         layers=tuple(_layer(one, account=account, region=region) for one in fields.get("layers") or ()),
         code=code,
         package_type=fields.get("packageType", "Zip"),
@@ -95,6 +100,31 @@ def configuration_of(fields: Mapping[str, Any], *, code: Code, name: str, accoun
         logging=_logging(fields.get("loggingConfig") or {}, name=name),
         snap_start=(fields.get("snapStart") or {}).get("applyOn", "None"),
     )
+
+
+def value_reference(source: ValueSource) -> Fields:
+    """In a function's ``environment.valueFrom`` as in a container's ``env``."""
+    return {_REFERENCES[source.kind]: {"name": source.name, "key": source.key, **({"optional": True} if source.optional else {})}}
+
+
+def _environment_fields(configuration: Configuration) -> Fields:
+    fields: Fields = {} if configuration.environment is None else {"variables": dict(configuration.environment)}
+    if configuration.value_sources:
+        fields["valueFrom"] = {name: value_reference(source) for name, source in configuration.value_sources.items()}
+    return fields
+
+
+def _variables(environment: Mapping[str, Any] | None) -> dict[str, str] | None:
+    """A block with nothing but references has never had variables of its own."""
+    if environment is None or ("variables" not in environment and environment.get("valueFrom")):
+        return None
+    return dict(environment.get("variables") or {})
+
+
+def _value_source(fields: Mapping[str, Any]) -> ValueSource:
+    kind: Literal["Secret", "ConfigMap"] = "Secret" if "secretKeyRef" in fields else "ConfigMap"
+    given = fields[_REFERENCES[kind]]
+    return ValueSource(kind=kind, name=given["name"], key=given["key"], optional=given.get("optional", False))
 
 
 def _logging(fields: Mapping[str, Any], *, name: str) -> Logging:

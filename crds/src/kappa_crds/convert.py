@@ -133,8 +133,6 @@ def _keep(current: Mapping[str, Any], *, wanted: Fields, said: Fields, code: Cod
                 kept[field] = current[field]
         elif field in wanted:
             kept[field] = wanted[field]
-            if field == "environment" and "valueFrom" in (current.get(field) or {}):
-                kept[field] = {**wanted[field], "valueFrom": current[field]["valueFrom"]}
     return kept
 
 

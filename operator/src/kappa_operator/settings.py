@@ -50,6 +50,8 @@ class PodSettings(msgspec.Struct, frozen=True, kw_only=True):
     link_name: str
     """The name in the gateways' certificate."""
     memory_allowance_mib: int = 64
+    tmp_in_memory_mib: int = 512
+    """Largest ``/tmp`` that is kept in memory."""
     cpu_limit: bool = False
     runtime_class_name: str | None = None
     priority_class_name: str | None = None
@@ -120,6 +122,11 @@ class Settings(BaseSettings):
     link_port: int = Field(9443, ge=1, le=65535, description="Port of the links.")
     link_name: str = Field("", description="Name in the gateways' certificate; by default that of the headless Service.")
     memory_allowance_mib: int = Field(64, ge=0, description="Memory of a pod beyond the function's: what the supervisor needs.")
+    tmp_in_memory_mib: int = Field(
+        512,
+        ge=0,
+        description="Largest /tmp (ephemeralStorage) that is kept in memory, and full at its size; a larger one is on disk.",
+    )
     cpu_limit: bool = Field(False, description="Limit a pod's CPU to what it requests (memorySize / 1769 cores).")
     runtime_class_name: str | None = Field(None, description="RuntimeClass of function pods, such as gvisor.")
     priority_class_name: str | None = Field(None, description="PriorityClass of function pods.")
@@ -225,6 +232,7 @@ class Settings(BaseSettings):
             gateways=f"dns:{host}:{self.link_port}",
             link_name=self.link_name or host,
             memory_allowance_mib=self.memory_allowance_mib,
+            tmp_in_memory_mib=self.tmp_in_memory_mib,
             cpu_limit=self.cpu_limit,
             runtime_class_name=self.runtime_class_name,
             priority_class_name=self.priority_class_name,

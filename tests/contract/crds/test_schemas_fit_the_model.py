@@ -32,19 +32,18 @@ STATUS_OF_OTHERS = {".status.conditions", ".status.observedGeneration"}
 """Written by the operator, or where there is a condition to write."""
 NOT_IN_THE_CORE = {
     "Function": {
-        # Sources that the settler takes in, and Secrets that are resolved for pods: kappa_crds.code, the operator.
+        # Sources that the settler takes in: kappa_crds.code.
         ".spec.code.inline",
         ".spec.code.configMap",
         ".spec.code.s3Bucket",
         ".spec.code.s3Key",
         ".spec.code.s3ObjectVersion",
         ".spec.code.https",
-        ".spec.environment.valueFrom",
         ".status.code",
         ".status.environments",
     },
     "FunctionVersion": set[str](),
-    "Alias": {".spec.provisionedConcurrentExecutions", ".status.provisionedConcurrency"},
+    "Alias": set[str](),
     "LayerVersion": set[str](),
     "EventSourceMapping": {".status.stateTransitionReason"},
     "EventInvokeConfig": set[str](),
@@ -251,7 +250,14 @@ def test_a_version_freezes_what_a_function_serves() -> None:
     serving = _field("Function", ".status.serving")["properties"]
     frozen = _field("FunctionVersion", ".spec")["properties"]
     assert {name: frozen[name] for name in serving} == serving
-    assert set(frozen) - set(serving) == {"functionName", "version"}
+    assert set(frozen) - set(serving) == {"functionName", "version", "provisionedConcurrentExecutions"}
+
+
+def test_all_of_a_version_but_its_provisioned_concurrency_is_immutable() -> None:
+    spec = _field("FunctionVersion", ".spec")
+    (rule,) = [one["rule"] for one in spec["x-kubernetes-validations"] if "cannot be changed" in one["message"]]
+    held = set(re.findall(r"self\.(\w+) == oldSelf\.\1\b", rule))
+    assert set(spec["properties"]) - held == {"provisionedConcurrentExecutions"}
 
 
 def test_a_function_takes_what_it_serves() -> None:

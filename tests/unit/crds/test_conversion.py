@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 import made
-from kappa_core.resources import Alias, EventSourceMapping, Function, FunctionStatus, FunctionVersion, Meta, Resource
+from kappa_core.resources import Alias, EventSourceMapping, Function, FunctionStatus, FunctionVersion, Meta, Resource, ValueSource
 from kappa_core.rules import states
 from kappa_core.rules.configuration import NO_CODE
 from kappa_core.rules.revision import revision_id
@@ -214,6 +214,19 @@ def test_a_secret_taken_into_use_is_an_update() -> None:
     before = _settled(served(function_manifest(environment={"variables": {}})))
     assert _function(before).status.last_update_status == "Successful"
     assert _function(edited(before, environment={**environment, "variables": {}})).status.last_update_status == "InProgress"
+
+
+def test_what_serves_keeps_where_its_values_come_from_and_a_function_without_any_its_digest() -> None:
+    reference = {"PASSWORD": {"secretKeyRef": {"name": "database", "key": "password"}}}
+    obj = _settled(served(function_manifest(environment={"valueFrom": reference})))
+    assert obj["status"]["serving"]["environment"] == {"valueFrom": reference}
+    serving = _function(obj).status.serving
+    assert serving is not None
+    assert serving.environment is None
+    assert serving.value_sources == {"PASSWORD": ValueSource(kind="Secret", name="database", key="password")}
+    without = made.configuration()
+    assert b"environmentFrom" not in msgspec.json.encode(without)
+    assert without.digest() != msgspec.structs.replace(without, environment_from=serving.environment_from).digest()
 
 
 def test_a_status_says_which_generation_it_is_about() -> None:

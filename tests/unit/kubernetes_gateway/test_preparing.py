@@ -12,7 +12,7 @@ import pytest
 from kappa_core.limits import Limits
 from kappa_core.memory import MemoryBlobStore, MemoryResourceStore
 from kappa_core.names import layer_arn
-from kappa_core.resources import Code, Configuration, Function, Key
+from kappa_core.resources import Code, Configuration, Function, Key, ValueSource
 from kappa_core.rules.configuration import NO_CODE
 from kappa_crds.code import CodeSource
 from kappa_gateway.kubernetes.code_sources import SourceMissing
@@ -110,10 +110,10 @@ def test_a_config_map_is_taken_in_again_and_one_that_is_gone_leaves_the_code_tha
             {"layers": (layer_arn(ACCOUNT, REGION, "missing", 1),)}, "InvalidZipFileException", "does not exist", id="no layer"
         ),
         pytest.param(
-            {"spec": {"environment": {"valueFrom": {"TOKEN": {"secretKeyRef": {"name": "s", "key": "k"}}}}}},
+            {"environment_from": {"AWS_SESSION_TOKEN": ValueSource(kind="Secret", name="s", key="k")}},
             "InternalError",
-            "environment.valueFrom is not supported",
-            id="values from Secrets",
+            "AWS_SESSION_TOKEN",
+            id="reserved variable from a Secret",
         ),
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import made
+from kappa_core.resources import ValueSource
 from kappa_crds.configuration import configuration_of
 from kappa_operator.reconcile.deployment import deployment
 from kappa_operator.reconcile.pods import pod_template
@@ -50,7 +51,9 @@ def test_a_pod_keeps_to_the_restricted_standard_and_holds_no_token_of_the_api_se
     assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
     assert {next(iter(set(volume) - {"name"})) for volume in pod["volumes"]} == {"emptyDir", "projected"}
     writable = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
-    assert writable == {"/var/task", "/opt", "/tmp", "/var/kappa"}
+    assert writable == {"/tmp", "/var/kappa", "/var/kappa/code/task", "/var/kappa/code/opt"}
+    read_only = {mount["mountPath"] for mount in container["volumeMounts"] if mount.get("readOnly")}
+    assert read_only == {"/var/task", "/opt", "/var/run/kappa"}
 
 
 def test_variables_of_a_function_are_not_in_its_pod() -> None:
@@ -64,6 +67,25 @@ def test_variables_of_a_function_are_not_in_its_pod() -> None:
         settings=PodSettings(gateways="dns:links:9443", link_name="links"),
     )
     assert "s3cret" not in str(template)
+
+
+def test_values_of_secrets_are_the_kubelets_to_find_and_never_variables_of_the_supervisor_itself() -> None:
+    sources = {
+        "PYTHONPATH": ValueSource(kind="Secret", name="paths", key="python"),
+        "REGION_NAME": ValueSource(kind="ConfigMap", name="settings", key="region", optional=True),
+    }
+    template = pod_template(
+        made.configuration(environment_from=sources),
+        image="i",
+        pod_labels={},
+        revision="r",
+        service_account="s",
+        settings=PodSettings(gateways="dns:links:9443", link_name="links"),
+    )
+    variables = {each["name"]: each.get("valueFrom") for each in template["spec"]["containers"][0]["env"]}
+    assert all(name.startswith("KAPPA_") for name in variables)
+    assert variables["KAPPA_VALUE_PYTHONPATH"] == {"secretKeyRef": {"name": "paths", "key": "python"}}
+    assert variables["KAPPA_VALUE_REGION_NAME"] == {"configMapKeyRef": {"name": "settings", "key": "region", "optional": True}}
 
 
 def _deployment(spec: dict[str, Any], settings: PodSettings) -> dict[str, Any]:

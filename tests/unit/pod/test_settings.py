@@ -27,6 +27,20 @@ def test_the_variables_of_the_contract_are_enough() -> None:
     assert not settings.forks
 
 
+def test_values_that_the_kubelet_looked_up_are_the_functions_by_their_own_names() -> None:
+    settings = from_environment({**MANIFEST, "KAPPA_VALUE_PYTHONPATH": "/opt/lib", "PYTHONPATH": "/not/theirs"})
+    assert settings.values == {"PYTHONPATH": "/opt/lib"}
+
+
+def test_code_is_written_where_the_manifest_says_and_seen_where_aws_has_it() -> None:
+    settings = from_environment({**MANIFEST, "KAPPA_CODE_DIR": "/var/kappa/code"})
+    assert (settings.task_written, settings.opt_written) == (Path("/var/kappa/code/task"), Path("/var/kappa/code/opt"))
+    assert (settings.task, settings.opt) == (Path("/var/task"), Path("/opt"))
+    assert settings.own_machine
+    older = from_environment(MANIFEST)
+    assert (older.task_written, older.opt_written) == (older.task, older.opt)
+
+
 @pytest.mark.parametrize("name", sorted(MANIFEST))
 def test_each_of_them_is_needed_and_named_when_it_is_missing(name: str) -> None:
     with pytest.raises(SettingsError, match=name):

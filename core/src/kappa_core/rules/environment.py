@@ -6,7 +6,7 @@ The form of a name is the service model's business, and checked before.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from kappa_core import limits
@@ -41,12 +41,7 @@ _PREFIX: Final = "Lambda was unable to configure your environment variables beca
 
 def check_variables(variables: Mapping[str, str]) -> None:
     """Raises InvalidParameterValueException for reserved names, null characters and beyond 4096 bytes of compact JSON."""
-    reserved = [name for name in variables if name in RESERVED]
-    if reserved:
-        raise InvalidParameterValueException(
-            f"{_PREFIX} contains reserved keys that are currently not supported for modification. "
-            f"Reserved keys used in this request: {', '.join(reserved)}"
-        )
+    check_names(variables)
     broken = [name for name, value in variables.items() if "\0" in value]
     if broken:  # no process can be given one: execve(2) ends a variable there
         raise InvalidParameterValueException(f"{_PREFIX} contains a null character. Variables: {', '.join(broken)}")
@@ -54,3 +49,13 @@ def check_variables(variables: Mapping[str, str]) -> None:
     # A lone surrogate is valid JSON and a valid str, but no UTF-8; it counts as what replaces it.
     if len(measured.encode(errors="surrogatepass")) > limits.ENVIRONMENT_BYTES:
         raise InvalidParameterValueException(f"{_PREFIX} exceeded the 4KB limit. String measured: {measured}")
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raises InvalidParameterValueException for reserved names."""
+    reserved = [name for name in names if name in RESERVED]
+    if reserved:
+        raise InvalidParameterValueException(
+            f"{_PREFIX} contains reserved keys that are currently not supported for modification. "
+            f"Reserved keys used in this request: {', '.join(reserved)}"
+        )

@@ -19,7 +19,7 @@ from kappa_core.ports.store import ResourceStore
 from kappa_core.resources import Code, Configuration, Function, FunctionVersion, Key, LayerVersion, Sha256
 from kappa_core.rules import states
 from kappa_core.rules.configuration import NO_CODE
-from kappa_core.rules.environment import check_variables
+from kappa_core.rules.environment import check_names, check_variables
 from kappa_crds.code import code_due
 from kappa_gateway.kubernetes.code_sources import CodeSources, SourceMissing
 from kappa_gateway.operations.preparing import Unready
@@ -84,6 +84,7 @@ class ClusterPreparation:
             raise Unready(f"A function of the runtime {runtime} needs a handler.", states.INTERNAL_ERROR)
         try:
             check_variables(configuration.environment or {})
+            check_names(configuration.value_sources)
         except LambdaError as error:
             raise Unready(error.message or "The environment variables are not allowed.", states.INTERNAL_ERROR) from error
 
@@ -99,11 +100,6 @@ class ClusterPreparation:
         found = await self._objects.read(function.key)
         if found is None:
             return function.configuration  # deleted meanwhile: what is written for it goes nowhere
-        if (found["spec"].get("environment") or {}).get("valueFrom"):
-            raise Unready(
-                "environment.valueFrom is not supported by this version of Kappa: give the values in environment.variables.",
-                states.INTERNAL_ERROR,
-            )
         return msgspec.structs.replace(function.configuration, code=await self._code(found, function))
 
     async def _code(self, found: Mapping[str, Any], function: Function) -> Code:

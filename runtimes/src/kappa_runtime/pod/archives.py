@@ -42,7 +42,7 @@ class _Again(Exception):
 
 
 class Archives:
-    """See the module. ``folder`` is where archives are kept while they are unpacked."""
+    """See the module. ``folder`` is where archives are kept while they are unpacked; ``task`` and ``opt`` can be written to."""
 
     def __init__(self, folder: Path, *, task: Path, opt: Path) -> None:
         self._folder = folder

@@ -146,7 +146,9 @@ class PodSupervisor(Supervisor):
         await asyncio.to_thread(self._archives.place, spec)
         command = settings.command if not spec.runtime.startswith("provided") else ()
         opt = str(settings.opt) if spec.layers else None
-        placed = msgspec.structs.replace(spec, task_root=str(settings.task), opt_root=opt, command=command)
+        placed = msgspec.structs.replace(
+            spec, task_root=str(settings.task), opt_root=opt, command=command, variables=spec.variables | settings.values
+        )
         return await super()._prepare(placed)
 
 
@@ -160,4 +162,4 @@ def _load(settings: PodSettings) -> Archives:
     finally:
         sys.setswitchinterval(interval)
 
-    return Archives(settings.work / "archives", task=settings.task, opt=settings.opt)
+    return Archives(settings.work / "archives", task=settings.task_written, opt=settings.opt_written)

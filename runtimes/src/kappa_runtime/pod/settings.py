@@ -16,6 +16,8 @@ import msgspec
 from kappa_runtime.pod.ahead import is_python
 
 TASK_ROOT: Final = Path("/var/task")
+VALUE_PREFIX: Final = "KAPPA_VALUE_"
+"""Before the name of a variable that is the function's."""
 
 
 class SettingsError(ValueError):
@@ -34,12 +36,25 @@ class PodSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The image's interpreter; empty in an image for provided runtimes."""
     forks: bool = False
     """Environments are forked from a zygote of that interpreter, which is booted ahead."""
+    values: dict[str, str] = {}
+    """Variables of the function whose values the kubelet has looked up in Secrets and ConfigMaps."""
     identity: Path = Path("/var/run/kappa")
     """Holds ``token`` and ``ca.crt``."""
     work: Path = Path("/var/kappa")
     """Writable, the supervisor's own."""
     task: Path = TASK_ROOT
     opt: Path = Path("/opt")
+    code: Path | None = None
+    """Holds ``task`` and ``opt``, where the code is written to and which are seen read-only at the two folders above; None where these
+    can be written to themselves."""
+
+    @property
+    def task_written(self) -> Path:
+        return self.task if self.code is None else self.code / "task"
+
+    @property
+    def opt_written(self) -> Path:
+        return self.opt if self.code is None else self.code / "opt"
 
     @property
     def token(self) -> Path:
@@ -81,8 +96,10 @@ def from_environment(variables: Mapping[str, str]) -> PodSettings:
         link_name=needed("KAPPA_LINK_NAME"),
         command=command,
         forks=is_python(interpreter),
+        values={name.removeprefix(VALUE_PREFIX): value for name, value in variables.items() if name.startswith(VALUE_PREFIX)},
         identity=folder("KAPPA_IDENTITY_DIR", "/var/run/kappa"),
         work=folder("KAPPA_WORK_DIR", "/var/kappa"),
         task=folder("KAPPA_TASK_DIR", str(TASK_ROOT)),
         opt=folder("KAPPA_OPT_DIR", "/opt"),
+        code=Path(variables["KAPPA_CODE_DIR"]) if variables.get("KAPPA_CODE_DIR") else None,
     )

@@ -1,0 +1,115 @@
+"""What a pod gives its function and what becomes of it when something is over its size: values of Secrets and ConfigMaps, /tmp, memory."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from kappa_cluster import Cluster, Release, eventually
+
+FILLS_TMP = """
+import os
+
+def handler(event, context):
+    if event == "fill":
+        with open("/tmp/full", "wb") as file:
+            while True:
+                file.write(bytes(1 << 20))
+    if event == "empty":
+        size = os.path.getsize("/tmp/full")
+        os.remove("/tmp/full")
+        return size >> 20
+    return os.listdir("/tmp")
+"""
+SHOWS_VALUES = "import os\ndef handler(event, context):\n    return {name: os.environ.get(name) for name in event}\n"
+
+
+def invoke(release: Release, function: str, event: Any) -> tuple[str, Any]:
+    """The function error, if any, and the answer."""
+    answer = release.client().invoke(FunctionName=function, Payload=json.dumps(event).encode())
+    return answer.get("FunctionError", ""), json.load(answer["Payload"])
+
+
+def test_a_full_tmp_is_an_error_of_the_handler_and_costs_no_pod(release: Release, name: str) -> None:
+    release.apply_function(name, FILLS_TMP)
+    failure, error = invoke(release, name, "fill")
+    assert (failure, error["errorType"], error["errorMessage"]) == (
+        "Unhandled",
+        "OSError",
+        "[Errno 28] No space left on device",
+    )
+    (pod,) = release.pods(name)
+    assert invoke(release, name, "empty") == ("", 512)
+    assert invoke(release, name, "look") == ("", [])
+    (same,) = release.pods(name)
+    assert same["metadata"]["uid"] == pod["metadata"]["uid"]
+    assert same["status"]["containerStatuses"][0]["restartCount"] == 0
+
+
+def _objects(cluster: Cluster, namespace: str, *, password: str) -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "database"}, "stringData": {"password": password}}
+    settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "database"}, "data": {"host": "db.internal"}}
+    for each in (secret, settings):
+        cluster.apply(each, namespace=namespace)
+
+
+VALUE_FROM = {
+    "PASSWORD": {"secretKeyRef": {"name": "database", "key": "password"}},
+    "DB_HOST": {"configMapKeyRef": {"name": "database", "key": "host"}},
+    "MISSING": {"secretKeyRef": {"name": "database", "key": "none", "optional": True}},
+}
+
+
+def test_values_of_secrets_and_config_maps_reach_the_function_and_nobody_else(
+    cluster: Cluster, release: Release, name: str
+) -> None:
+    _objects(cluster, release.functions, password="s3cr3t-of-a-test")
+    release.apply_function(name, SHOWS_VALUES, environment={"variables": {"STAGE": "test"}, "valueFrom": VALUE_FROM})
+    failure, seen = invoke(release, name, ["PASSWORD", "DB_HOST", "MISSING", "STAGE", "KAPPA_VALUE_PASSWORD"])
+    assert (failure, seen) == (
+        "",
+        {
+            "PASSWORD": "s3cr3t-of-a-test",
+            "DB_HOST": "db.internal",
+            "MISSING": None,
+            "STAGE": "test",
+            "KAPPA_VALUE_PASSWORD": None,
+        },
+    )
+    client = release.client()
+    assert client.get_function_configuration(FunctionName=name)["Environment"] == {"Variables": {"STAGE": "test"}}
+    for kind in ("functions.lambda.kappa.dev", "deployments", "pods"):
+        assert "s3cr3t-of-a-test" not in json.dumps(cluster.list(kind, namespace=release.functions))
+    version = client.publish_version(FunctionName=name)["Version"]
+    assert invoke(release, f"{name}:{version}", ["PASSWORD"]) == ("", {"PASSWORD": "s3cr3t-of-a-test"})
+
+
+def test_a_missing_secret_is_told_to_callers_and_by_the_function_and_its_coming_ends_it(
+    cluster: Cluster, release: Release, name: str
+) -> None:
+    source = {"TOKEN": {"secretKeyRef": {"name": name, "key": "token"}}}
+    release.apply_function(name, SHOWS_VALUES, environment={"valueFrom": source})
+    with pytest.raises(ClientError) as caught:
+        invoke(release, name, ["TOKEN"])
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+    assert f'secret "{name}" not found' in caught.value.response["Error"]["Message"]
+
+    def said() -> str:
+        function = cluster.get("functions.lambda.kappa.dev", name, namespace=release.functions) or {}
+        found = {each["type"]: each for each in function["status"]["conditions"]}.get("Scalable", {})
+        return str(found.get("message", "")) if found.get("status") == "False" else ""
+
+    assert f'secret "{name}" not found' in eventually(said, what="the condition Scalable says why")
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"token": "here"}}
+    cluster.apply(secret, namespace=release.functions)
+
+    def answered() -> Any:
+        try:
+            return invoke(release, name, ["TOKEN"])
+        except ClientError:
+            return None
+
+    assert eventually(answered, what="an invocation is answered") == ("", {"TOKEN": "here"})
