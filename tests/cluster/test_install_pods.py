@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from cluster_faults import kill_container
 from kappa_cluster import Cluster, Release, eventually
 
 FILLS_TMP = """
@@ -113,3 +115,34 @@ def test_a_missing_secret_is_told_to_callers_and_by_the_function_and_its_coming_
             return None
 
     assert eventually(answered, what="an invocation is answered") == ("", {"TOKEN": "here"})
+
+
+SLEEPS = "import time\ndef handler(event, context):\n    print('it runs')\n    time.sleep(event)\n"
+
+
+def _logged(cluster: Cluster, release: Release, function: str) -> list[dict[str, Any]]:
+    """What the gateways have printed of a function."""
+    pods = [each["metadata"]["name"] for each in release.gateways()]
+    printed = [cluster.kubectl("logs", pod, "--container=gateway", namespace=release.namespace) for pod in pods]
+    lines = [json.loads(line) for text in printed for line in text.splitlines() if line.startswith("{")]
+    return [line for line in lines if line.get("function") == function and "message" in line]
+
+
+def test_an_invocation_that_is_killed_with_its_pod_has_the_end_of_its_log(cluster: Cluster, release: Release, name: str) -> None:
+    release.apply_function(name, SLEEPS, timeout=120)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(invoke, release, name, 110)
+        eventually(
+            lambda: any(line["message"] == "it runs" for line in _logged(cluster, release, name)), what="the function runs"
+        )
+        (pod,) = release.pods(name)
+        kill_container(cluster, pod)
+        failure, error = running.result(timeout=60)
+    assert (failure, error["errorType"]) == ("Unhandled", "Runtime.ExitError")
+    request_id = error["errorMessage"].partition("RequestId: ")[2].partition(" ")[0]
+    lines = [line for line in _logged(cluster, release, name) if line["request_id"] == request_id]
+    assert len({line["log_stream"] for line in lines}) == 1
+    end, report = sorted(line["message"] for line in lines if line["message"].startswith(("END ", "REPORT ")))
+    assert end == f"END RequestId: {request_id}"
+    assert report.startswith(f"REPORT RequestId: {request_id}\tDuration: ")
+    assert report.endswith("Status: error\tError Type: Runtime.ExitError")

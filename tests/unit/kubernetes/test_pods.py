@@ -12,6 +12,7 @@ from kappa_crds import labels
 from kappa_crds.api import NotFound, Object, Unavailable
 from kappa_gateway.kubernetes.deaths import Deaths
 from kappa_gateway.kubernetes.pods import DELETION_COST, deployment_state, exit_of, pod_state, trimmed
+from kappa_gateway.links.killed import Ending
 from kappa_gateway.links.server import PodIdentity
 
 NOW = datetime(2026, 1, 1, 12, 0, 30, tzinfo=UTC)
@@ -133,36 +134,37 @@ def ended(reason: str, code: int, at: str = "2026-01-01T12:00:20Z") -> Object:
     return {"terminated": {"reason": reason, "exitCode": code, "finishedAt": at}}
 
 
+OUT_OF_MEMORY = Ending("signal: killed", True)
 SINCE = datetime(2026, 1, 1, 12, 0, 10, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
     ("found", "says"),
     [
-        pytest.param(pod(containerStatuses=[container(ended("OOMKilled", 137))]), "signal: killed", id="out of memory"),
+        pytest.param(pod(containerStatuses=[container(ended("OOMKilled", 137))]), OUT_OF_MEMORY, id="out of memory"),
         pytest.param(
-            pod(containerStatuses=[container({"running": {}}, last=ended("OOMKilled", 137))]), "signal: killed", id="and again"
+            pod(containerStatuses=[container({"running": {}}, last=ended("OOMKilled", 137))]), OUT_OF_MEMORY, id="and again"
         ),
-        pytest.param(pod(containerStatuses=[container(ended("Error", 137))]), "signal: killed", id="killed"),
-        pytest.param(pod(containerStatuses=[container(ended("Error", 1))]), "", id="the supervisor failed"),
+        pytest.param(pod(containerStatuses=[container(ended("Error", 137))]), Ending("signal: killed", False), id="killed"),
+        pytest.param(pod(containerStatuses=[container(ended("Error", 1))]), "otherwise", id="the supervisor failed"),
         pytest.param(pod(containerStatuses=[container({"running": {}})]), None, id="it runs"),
         pytest.param(
             pod(containerStatuses=[container({"running": {}}, last=ended("OOMKilled", 137, "2026-01-01T12:00:05Z"))]),
             None,
             id="it was killed before",
         ),
-        pytest.param(pod(reason="Evicted", containerStatuses=[container(ended("Error", 137))]), "", id="evicted"),
+        pytest.param(pod(reason="Evicted", containerStatuses=[container(ended("Error", 137))]), "otherwise", id="evicted"),
         pytest.param(pod(), None, id="nothing is known"),
     ],
 )
-def test_how_a_container_ended(found: Object, says: str | None) -> None:
+def test_how_a_container_ended(found: Object, says: Ending | str | None) -> None:
     assert exit_of(found, since=SINCE) == says
 
 
 def test_a_pod_that_is_deleted_is_not_the_function_s_fault() -> None:
     deleted = pod(containerStatuses=[container(ended("Error", 137))])
     deleted["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
-    assert exit_of(deleted, since=SINCE) == ""
+    assert exit_of(deleted, since=SINCE) == "otherwise"
 
 
 class Api:
@@ -181,7 +183,7 @@ class Api:
         return answer
 
 
-def death(api: Api, supervisor: str = "pod-uid.1") -> str:
+def death(api: Api, supervisor: str = "pod-uid.1") -> Ending | None:
     async def at_once(seconds: float) -> None:
         pass
 
@@ -196,18 +198,18 @@ KILLED = pod(containerStatuses=[container(ended("OOMKilled", 137))])
 
 def test_the_kubelet_is_given_a_moment_to_say_it() -> None:
     api = Api(RUNS, RUNS, KILLED)
-    assert death(api) == "signal: killed"
+    assert death(api) == OUT_OF_MEMORY
     assert api.asked == 3
 
 
 def test_nobody_waits_for_ever() -> None:
     api = Api(RUNS)
-    assert death(api) == ""
+    assert death(api) is None
     assert api.asked == 12
 
 
 @pytest.mark.parametrize("answer", [NotFound("pods"), Unavailable("connection refused")])
 def test_who_knows_nothing_says_nothing(answer: Exception) -> None:
-    assert death(Api(answer)) == ""
-    assert death(Api(KILLED), "stranger.1") == ""
-    assert death(Api(KILLED), "old-uid.1") == ""
+    assert death(Api(answer)) is None
+    assert death(Api(KILLED), "stranger.1") is None
+    assert death(Api(KILLED), "old-uid.1") is None

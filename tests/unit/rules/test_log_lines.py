@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kappa_runtime.supervisor.log_lines import JsonLines, Report, TextLines, billed, iso_milliseconds, lines_for
+from kappa_core.rules.log_lines import JsonLines, Report, TextLines, billed, iso_milliseconds, lines_for
 from supervised import version_spec
 
 SPEC = version_spec(Path("/code"), memory_mb=128, runtime="python3.13")

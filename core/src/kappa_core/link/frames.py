@@ -116,6 +116,8 @@ class Hello(msgspec.Struct, frozen=True):
     """Came with the spec in ASSIGN."""
     dial: int = 0
     """Counts the supervisor's connections to this gateway. A HELLO with a lower one than the current link's came late: refuse it."""
+    log_streams: dict[int, str] = {}
+    """Names of the log streams of its environments, by stream."""
 
 
 class Welcome(msgspec.Struct, frozen=True):
@@ -129,6 +131,8 @@ class EnvironmentStarted(msgspec.Struct, frozen=True):
     environment_id: str
     state: str = "init"
     """``init`` or ``ready``."""
+    log_stream: str = ""
+    """Its name, once it is ready."""
 
 
 class Parked(msgspec.Struct, frozen=True):

@@ -1,5 +1,7 @@
 """The lines that Lambda itself writes into a function's log, as text or as JSON records. Pure.
 
+Supervisors write them; a gateway does for an invocation whose supervisor was killed with it.
+
 Text: START, END, REPORT and the rest as recorded from AWS, tabs and blanks included. JSON (LoggingConfig ``JSON``): the platform
 events of the Telemetry API, filtered by SystemLogLevel as in "System log level event mapping" of the Lambda developer guide.
 Every method gives complete lines with their line break, or an empty string where the format has no such line.

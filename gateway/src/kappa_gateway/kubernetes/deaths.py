@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from kappa_crds.api import ApiError, NotFound, Object, api_path
 from kappa_gateway.kubernetes.pods import exit_of
+from kappa_gateway.links.killed import Ending
 from kappa_gateway.links.server import PodIdentity
 
 PATIENCE_SECONDS: Final = 3.0
@@ -46,12 +47,12 @@ class Deaths:
         self._sleep = sleep
         self._now = now
 
-    async def __call__(self, supervisor_id: str, within_seconds: float, /) -> str:
+    async def __call__(self, supervisor_id: str, within_seconds: float, /) -> Ending | None:
         """See the port."""
         uid = supervisor_id.partition(".")[0]
         identity = self._identity(uid)
         if identity is None:
-            return ""
+            return None
         since = self._now() - timedelta(seconds=within_seconds) - _SKEW
         path = api_path("v1", "pods", namespace=identity.namespace, name=identity.name)
         for _ in range(int(PATIENCE_SECONDS / LOOK_SECONDS)):
@@ -59,14 +60,14 @@ class Deaths:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     pod = await self._api.get(path)
             except NotFound:
-                return ""
+                return None
             except (ApiError, TimeoutError) as error:
                 logger.warning("nobody can say what became of the pod %s: %s", identity.name, error)
-                return ""
+                return None
             if pod["metadata"]["uid"] != uid:
-                return ""
+                return None
             ended = exit_of(pod, since=since)
             if ended is not None:
-                return ended
+                return None if ended == "otherwise" else ended
             await self._sleep(LOOK_SECONDS)
-        return ""
+        return None

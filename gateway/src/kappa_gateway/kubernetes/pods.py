@@ -10,12 +10,13 @@ condition and in a caller's 503 are made here: they name what an administrator c
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from kappa_crds import labels
 from kappa_crds.api import Object
+from kappa_gateway.links.killed import Ending
 
 CONTAINER: Final = "function"
 DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
@@ -141,19 +142,19 @@ def trimmed(obj: Object) -> Object:
     }
 
 
-def exit_of(pod: Object, *, since: datetime) -> str | None:
-    """How the function's container ended after ``since`` if the function is to blame: ``signal: killed``. Empty: it ended otherwise.
-    None: no end of it is known (yet)."""
+def exit_of(pod: Object, *, since: datetime) -> Ending | Literal["otherwise"] | None:
+    """How the function's container ended after ``since`` if the function is to blame. None: no end of it is known (yet)."""
     status = pod.get("status") or {}
     container = _container(status)
     for state in (container.get("state") or {}, container.get("lastState") or {}):
         ended = state.get("terminated")
         if ended is None or (at := _time(ended.get("finishedAt"))) is None or at < since:
             continue
-        killed = ended.get("reason") == "OOMKilled" or ended.get("exitCode") == _KILLED
+        out_of_memory = ended.get("reason") == "OOMKilled"
+        killed = out_of_memory or ended.get("exitCode") == _KILLED
         # Who is deleted or evicted is killed, too, once its grace is over.
         by_platform = pod["metadata"].get("deletionTimestamp") or status.get("reason") == "Evicted"
-        return "signal: killed" if killed and not by_platform else ""
+        return Ending("signal: killed", out_of_memory) if killed and not by_platform else "otherwise"
     return None
 
 

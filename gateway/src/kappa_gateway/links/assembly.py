@@ -17,11 +17,12 @@ from kappa_core.link.capacity import Known
 from kappa_core.link.frames import Hello, PeerHello
 from kappa_core.link.transport import Link
 from kappa_core.ports.environments import EnvironmentProvider
+from kappa_gateway.links.killed import Autopsy
 from kappa_gateway.links.peers import HolderLink, PeerLink, accept_peer
 from kappa_gateway.links.scaling import OnCause, ProviderNews, Scaling
 from kappa_gateway.links.sealing import SpecSeal
 from kappa_gateway.links.server import LinkServer, Vouch
-from kappa_gateway.links.shell import Autopsy, InvocationPort, OnLogs, SupervisorLink
+from kappa_gateway.links.shell import InvocationPort, OnLogs, SupervisorLink
 
 
 class Membership(NamedTuple):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -22,9 +23,10 @@ from kappa_core.limits import Limits
 from kappa_core.link import effects, frames
 from kappa_core.link.dispatch import Dispatcher
 from kappa_core.link.effects import Effect
-from kappa_core.link.frames import Collected, Demand, Deny, Frame, FrameType, Hello, LogLine
+from kappa_core.link.frames import RESUME_SECONDS, Collected, Demand, Deny, Frame, FrameType, Hello, LogLine
 from kappa_core.link.transport import Link
 from kappa_core.spec import VersionSpec
+from kappa_gateway.links.killed import Autopsy, killed
 from kappa_gateway.links.sealing import SpecSeal
 
 logger = logging.getLogger("kappa.link")
@@ -68,14 +70,6 @@ class EnvironmentNews(Protocol):
     def gone(self, supervisor_id: str, environment_id: str, reason: str, /) -> None: ...
 
 
-class Autopsy(Protocol):
-    """Finds out what became of a supervisor that is lost for good, where somebody can know."""
-
-    async def __call__(self, supervisor_id: str, within_seconds: float, /) -> str:
-        """How it ended in the last so many seconds, as AWS says it (``signal: killed``), if it was the function's doing; else empty.
-        Takes a few seconds at most and raises nothing."""
-
-
 class Stats(NamedTuple):
     """A moment's numbers, for metrics."""
 
@@ -101,13 +95,15 @@ class Reply(Protocol):
 class _Call:
     """An invocation that has no answer yet."""
 
-    __slots__ = ("future", "invoke", "on_data", "payload", "sink", "streaming_from")
+    __slots__ = ("future", "invoke", "on_data", "payload", "ran_on", "sink", "streaming_from")
 
     def __init__(self, invoke: frames.Invoke, payload: bytes, future: Reply, on_data: OnData | None) -> None:
         self.invoke = invoke
         self.payload = payload
         self.future = future
         self.on_data = on_data
+        self.ran_on: tuple[SupervisorLink, int, float] | None = None
+        """Link and stream that it was last sent on, and when, by the loop's clock."""
         self.sink: tuple[Link, int, int] | None = None
         """Link, stream and epoch that pieces of its response are expected from."""
         self.streaming_from = 0
@@ -117,7 +113,7 @@ class _Call:
 class SupervisorLink:
     """A supervisor's connection; owns what is specific to it. See :class:`InvocationPort` for what happens with the frames."""
 
-    __slots__ = ("_port", "environments", "link", "number", "spec", "states", "supervisor_id")
+    __slots__ = ("_port", "environments", "link", "log_streams", "number", "spec", "states", "supervisor_id")
 
     def __init__(self, port: InvocationPort, link: Link, number: int, hello: Hello, spec: VersionSpec | None) -> None:
         self._port = port
@@ -128,6 +124,8 @@ class SupervisorLink:
         self.environments: dict[int, str] = {}
         """Environment ids by stream."""
         self.states: dict[int, str] = {}
+        self.log_streams = dict(hello.log_streams)
+        """Names of the environments' log streams, by stream; of a supervisor of the last release none."""
         for state in hello.environments:
             if state.environment_id:
                 self.environments[state.stream] = state.environment_id
@@ -416,6 +414,7 @@ class InvocationPort:
             case FrameType.ENVIRONMENT:
                 supervisor.environments[stream] = body.environment_id
                 supervisor.states[stream] = "init" if body.state == "init" else "idle"
+                supervisor.log_streams[stream] = body.log_stream
                 self._of_environment[body.environment_id] = (supervisor, stream)
                 self._apply(dispatcher.on_environment(number, stream, body.environment_id, now))
                 if supervisor.spec is not None:
@@ -434,6 +433,7 @@ class InvocationPort:
                 self._apply(dispatcher.on_gone(number, stream, body.request_id, body.reason, now))
                 supervisor.environments.pop(stream, None)
                 supervisor.states.pop(stream, None)
+                supervisor.log_streams.pop(stream, None)
                 self._of_environment.pop(body.environment_id, None)
                 self.news.gone(supervisor.supervisor_id, body.environment_id, body.reason)
             case _:
@@ -490,6 +490,7 @@ class InvocationPort:
         call = self._calls[effect.request_id]
         supervisor = self._links[effect.link]
         link = supervisor.link
+        call.ran_on = (supervisor, effect.stream, self._loop.time())
         if call.on_data is not None:
             self._stream(call, call.on_data, supervisor, effect.stream, effect.epoch)
         link.send(FrameType.INVOKE, call.invoke, stream=effect.stream, epoch=effect.epoch, payload=call.payload)
@@ -531,18 +532,27 @@ class InvocationPort:
     async def _examine(self, effect: effects.EnvironmentLost, autopsy: Autopsy, error: Exception) -> None:
         """A runtime that was killed with its supervisor is the function's error, not the platform's."""
         request_id = effect.request_id
-        ended = await autopsy(effect.supervisor, effect.age)
-        if not ended:
+        lost_at = self._loop.time() - RESUME_SECONDS
+        ending = await autopsy(effect.supervisor, effect.age)
+        call = self._calls.get(request_id)
+        if ending is None or call is None or call.ran_on is None:
             self._fail(request_id, error)
             return
-        call = self._calls.pop(request_id, None)
-        if call is None:
-            return
+        del self._calls[request_id]
         _expect_nothing(call)
+        supervisor, stream, began = call.ran_on
+        found = killed(
+            call.invoke,
+            ending,
+            spec=supervisor.spec,
+            stream=stream,
+            duration_ms=max(0.0, lost_at - began) * 1000,
+            epoch_seconds=time.time() - (self._loop.time() - lost_at),
+        )
+        if supervisor.spec is not None:
+            self._on_logs(supervisor.spec, found.lines, {stream: supervisor.log_streams.get(stream, "")})
         if not call.future.done():
-            text = f"RequestId: {request_id} Error: Runtime exited with error: {ended}"
-            payload = msgspec.json.encode({"errorType": "Runtime.ExitError", "errorMessage": text})
-            call.future.set_result((frames.Result(request_id, "Unhandled", "Runtime.ExitError"), payload))
+            call.future.set_result((found.result, found.payload))
 
     # -- time ---------------------------------------------------------------------------------------------------------
     def _flush_soon(self) -> None:

@@ -28,6 +28,7 @@ from kappa_core.link.frames import (
     RESUME_SECONDS,
     Assign,
     Assigned,
+    EnvironmentStarted,
     EnvironmentState,
     Frame,
     FrameType,
@@ -483,6 +484,7 @@ class LinkClient:
             spare_for=self._spare_for,
             token=token,
             dial=gateway.dialler.dials,
+            log_streams=dict(self._logs.names),
             spec=self._spec,
             seal=self._seal,
         )
@@ -576,7 +578,10 @@ class LinkClient:
     def _send(self, effect: effects.Send) -> None:
         link = self._link(str(effect.to))
         if link is not None:
-            link.send(effect.kind, effect.body, stream=effect.stream, epoch=effect.epoch)
+            body = effect.body
+            if isinstance(body, EnvironmentStarted):
+                body = msgspec.structs.replace(body, log_stream=self._logs.names.get(effect.stream, ""))
+            link.send(effect.kind, body, stream=effect.stream, epoch=effect.epoch)
 
     def _arm(self) -> None:
         """Have ``on_tick`` called when Parking next has something to decide."""

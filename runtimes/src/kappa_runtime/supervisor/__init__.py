@@ -8,8 +8,7 @@
 ``memory``                 how much a runtime uses, and the end of one that uses too much
 ``sandbox``                the filesystem that it sees
 ``environment_variables``  the variables that it sees
-``log_capture``            what it prints
-``log_lines``              what Lambda itself writes into the log
+``log_capture``            what it prints; what Lambda itself writes into the log is said by :mod:`kappa_core.rules.log_lines`
 
 It never imports the gateway, and it holds nothing that its function may not know.
 """

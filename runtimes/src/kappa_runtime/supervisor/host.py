@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Final
 
 from kappa_core.link.frames import LogLine
+from kappa_core.rules.log_lines import lines_for
 from kappa_core.spec import VersionSpec
 from kappa_runtime.nursery import descent
 from kappa_runtime.supervisor import environment_variables, launching, sandbox
 from kappa_runtime.supervisor.environment_variables import Identity, Places
 from kappa_runtime.supervisor.errors import SandboxConflict, SpawnFailed, SupervisorError, ZygoteLost
 from kappa_runtime.supervisor.lifecycle import Environment
-from kappa_runtime.supervisor.log_lines import lines_for
 from kappa_runtime.supervisor.process import Launch
 from kappa_runtime.supervisor.runtime_session import RuntimeSession
 from kappa_runtime.supervisor.sandbox import Layout, Mode, Plan, Support

@@ -21,12 +21,12 @@ import msgspec
 
 from kappa_core.limits import LOG_TAIL_BYTES, PROVISIONED_INIT_SECONDS
 from kappa_core.link.frames import Invoke, LogLine, Result
+from kappa_core.rules.log_lines import Report, Status, billed
 from kappa_core.spec import initialization_type
 from kappa_runtime.supervisor import process
 from kappa_runtime.supervisor.errors import EnvironmentClosed, SpawnFailed
 from kappa_runtime.supervisor.launching import InvalidEntrypoint, entrypoint_failure
 from kappa_runtime.supervisor.log_capture import LogBudget
-from kappa_runtime.supervisor.log_lines import Report, Status, billed
 from kappa_runtime.supervisor.response_stream import ResponseStream
 from kappa_runtime.supervisor.runtime_api import Answer, RuntimeApi
 from kappa_runtime.supervisor.runtime_session import RuntimeSession
