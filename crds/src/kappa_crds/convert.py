@@ -35,6 +35,7 @@ from kappa_crds.code import code_fields, code_of, is_made_of
 from kappa_crds.configuration import Fields, configuration_fields, configuration_of, present
 from kappa_crds.members import camel, pascal
 from kappa_crds.policy import policy_of, statements
+from kappa_crds.provisioned import FIELD, provisioned_of
 from kappa_crds.times import milliseconds, timestamp
 
 Object = dict[str, Any]
@@ -85,6 +86,7 @@ def _spec(resource: Resource) -> Fields:
                 "functionName": resource.name,
                 "version": resource.version,
                 **configuration_fields(resource.configuration),
+                **_provisioned(resource),
             }
         case Alias():
             return {
@@ -93,6 +95,7 @@ def _spec(resource: Resource) -> Fields:
                 "functionVersion": resource.function_version,
                 "description": resource.description,
                 "routingConfig": {"additionalVersionWeights": dict(resource.additional_version_weights)},
+                **_provisioned(resource),
             }
         case LayerVersion():
             return present(
@@ -122,6 +125,10 @@ def _spec(resource: Resource) -> Fields:
                     },
                 }
             )
+
+
+def _provisioned(resource: Alias | FunctionVersion) -> Fields:
+    return {FIELD: resource.provisioned.requested} if resource.provisioned is not None and resource.provisioned.requested else {}
 
 
 def _keep(current: Mapping[str, Any], *, wanted: Fields, said: Fields, code: Code | None) -> Fields:
@@ -193,7 +200,9 @@ def to_status(resource: Resource, *, written: Mapping[str, Any] | None = None, n
             return status.layer_version_status(resource)
         case EventSourceMapping():
             return status.event_source_mapping_status(resource)
-        case Alias() | EventInvokeConfig():
+        case Alias():
+            return status.alias_status(resource)
+        case EventInvokeConfig():
             return {}
 
 
@@ -250,6 +259,7 @@ def _function_version(obj: Mapping[str, Any], account: AccountId, region: Region
         configuration=configuration_of(spec, code=code_of(obj), name=name, account=account, region=region),
         function_uid=_function_uid(obj["metadata"]),
         modified_ms=_modified_ms(obj["metadata"]),
+        provisioned=provisioned_of(obj),
         status=status.version_status_of(obj),
         meta=_meta(obj),
     )
@@ -266,6 +276,7 @@ def _alias(obj: Mapping[str, Any], account: AccountId, region: Region) -> Alias:
         function_version=spec["functionVersion"],
         description=spec.get("description", ""),
         additional_version_weights={version: float(weight) for version, weight in weights.items()},
+        provisioned=provisioned_of(obj),
         function_uid=_function_uid(obj["metadata"]),
         meta=_meta(obj),
     )

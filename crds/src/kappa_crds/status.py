@@ -17,6 +17,7 @@ import msgspec
 from kappa_core.names import function_arn, layer_arn
 from kappa_core.resources import (
     LATEST,
+    Alias,
     Code,
     Configuration,
     EventSourceMapping,
@@ -30,6 +31,7 @@ from kappa_core.rules import states
 from kappa_core.rules.publish import code_sha256
 from kappa_crds.code import archive_fields, code_digest, code_of, code_source
 from kappa_crds.configuration import Fields, configuration_fields, configuration_of, present
+from kappa_crds.provisioned import provisioned_status
 from kappa_crds.times import timestamp
 
 Object = Mapping[str, Any]
@@ -155,8 +157,13 @@ def version_status(version: FunctionVersion, *, written: Object | None, now_ms: 
             "functionARN": function_arn(version.account, version.region, version.name, str(version.version)),
             "codeSHA256": code_sha256(code.sha256),
             "codeSize": code.size,
+            "provisionedConcurrency": provisioned_status(version),
         }
     )
+
+
+def alias_status(alias: Alias) -> Fields:
+    return present({"provisionedConcurrency": provisioned_status(alias)})
 
 
 def layer_version_status(layer: LayerVersion) -> Fields:

@@ -54,7 +54,7 @@ class Upkeep:
         if known is None:
             return Progress()
         kept = known.kept()
-        return Progress(sum(environment.phase == "ready" for environment in kept), len(kept), known.provision.cause)
+        return Progress(sum(environment.phase == "ready" for environment in kept), len(kept), known.provision.cause, revision)
 
     # -- limits ------------------------------------------------------------------------------------------------------
     def _limits_changed(self) -> None:

@@ -27,6 +27,7 @@ class Progress(msgspec.Struct, frozen=True):
     """Ready or being started."""
     cause: str = ""
     """Why the last start failed; empty after one that did not."""
+    revision: str = ""
 
 
 def requested(resource: Provisionable) -> int:
@@ -110,14 +111,19 @@ def states(resources: Sequence[Provisionable], progress: Progress) -> list[Provi
         number = requested(resource)
         mine, given = min(number, ready), min(number, allocated)
         ready, allocated = ready - mine, allocated - given
-        found.append(_state(resource, ready=mine, allocated=given, cause=progress.cause))
+        found.append(_state(resource, ready=mine, allocated=given, progress=progress))
     return found
 
 
-def _state(resource: Provisionable, *, ready: int, allocated: int, cause: str) -> ProvisionedState:
-    number = requested(resource)
+def _state(resource: Provisionable, *, ready: int, allocated: int, progress: Progress) -> ProvisionedState:
+    number, cause = requested(resource), progress.cause
     state = ProvisionedState(
-        requested=number, function_version=version_of(resource), ready=ready, allocated=max(ready, allocated), status="READY"
+        requested=number,
+        function_version=version_of(resource),
+        ready=ready,
+        allocated=allocated,
+        status="READY",
+        revision=progress.revision,
     )
     if ready >= number:
         return state

@@ -63,6 +63,11 @@ OPERATIONS: Final[Mapping[str, Permission]] = {
     "UpdateAlias": Permission("update", "aliases"),
     "DeleteAlias": Permission("delete", "aliases"),
     "ListAliases": Permission("list", "aliases"),
+    # What `kubectl scale` needs for the same; a version's own as well.
+    "PutProvisionedConcurrencyConfig": Permission("update", "aliases", "scale"),
+    "DeleteProvisionedConcurrencyConfig": Permission("update", "aliases", "scale"),
+    "GetProvisionedConcurrencyConfig": Permission("get", "aliases", "scale"),
+    "ListProvisionedConcurrencyConfigs": Permission("list", "aliases"),
     "PublishLayerVersion": Permission("create", "layerversions"),
     "GetLayerVersion": Permission("get", "layerversions"),
     "GetLayerVersionByArn": Permission("get", "layerversions"),

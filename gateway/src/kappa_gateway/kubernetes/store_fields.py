@@ -8,7 +8,7 @@ leaves it out, is found here beforehand. Pure functions over ``managedFields``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from kappa_crds.api import FieldOwner, Object
@@ -40,10 +40,13 @@ def to_apply(current: Object, wanted: Object, /, *, manager: str) -> Object | No
     return {"apiVersion": wanted["apiVersion"], "kind": wanted["kind"], "metadata": metadata, "spec": spec}
 
 
-def held_by_others(current: Object, wanted: Object, /, *, manager: str) -> tuple[FieldOwner, ...]:
-    """Owners of fields of the spec that ``wanted`` leaves out and that applying it would not remove."""
+def held_by_others(current: Object, wanted: Object, /, *, manager: str, fields: Collection[str] = ()) -> tuple[FieldOwner, ...]:
+    """Owners of fields of the spec that ``wanted`` leaves out and that applying it would not remove; of ``fields`` alone, where such are
+    named. Who has written through a subresource owns nothing."""
     found = []
     for path in removed(current.get("spec") or {}, wanted["spec"]):
+        if fields and path[0] not in fields:
+            continue
         for entry in current["metadata"].get("managedFields") or ():
             if entry.get("subresource") or (entry["manager"] == manager and entry["operation"] == "Apply"):
                 continue

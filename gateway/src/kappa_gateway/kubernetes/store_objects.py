@@ -23,10 +23,12 @@ from kappa_core.resources import (
     Region,
     Resource,
 )
+from kappa_core.rules.provisioned import requested
 from kappa_crds import api as kubernetes
 from kappa_crds import labels, names
 from kappa_crds.api import ApiError, KubernetesApi, Object, api_path
 from kappa_crds.convert import from_object, to_object, to_status
+from kappa_crds.provisioned import FIELD
 from kappa_gateway.kubernetes.store_errors import owned_elsewhere, store_error, translated
 from kappa_gateway.kubernetes.store_fields import held_by_others, to_apply
 from kappa_gateway.kubernetes.store_index import ClaimIndex, Place, is_leaving, key_of, place_of, precedence
@@ -141,6 +143,8 @@ class Objects:
         return None
 
     async def write_spec(self, resource: Resource, current: Object) -> Object:
+        if isinstance(resource, Alias):
+            current = await self._write_scale(resource, current)
         wanted = to_object(
             resource, namespace=current["metadata"]["namespace"], default_region=self._default_region, current=current
         )
@@ -152,6 +156,23 @@ class Objects:
             raise owned_elsewhere(others)
         with translated():
             return await self._api.apply(object_path(current), body, field_manager=names.API_MANAGER)
+
+    async def _write_scale(self, resource: Alias, current: Object) -> Object:
+        """The number of an Alias's provisioned environments is its scale, which ``kubectl scale`` and autoscalers write as well: the
+        last one counts, unless the number is part of what somebody else applies."""
+        number = requested(resource)
+        if (current.get("spec") or {}).get(FIELD, 0) == number:
+            return current
+        others = held_by_others(current, {"spec": {}}, manager=names.API_MANAGER, fields=(FIELD,))
+        if others:
+            raise owned_elsewhere(others)
+        body = {"metadata": {"resourceVersion": current["metadata"]["resourceVersion"]}, "spec": {"replicas": number}}
+        with translated():
+            await self._api.merge_patch(f"{object_path(current)}/scale", body, field_manager=names.API_MANAGER)
+            scaled = await self._api.get(object_path(current))
+        if scaled["metadata"]["uid"] != current["metadata"]["uid"]:
+            raise Conflict(f"Alias {current['metadata']['name']} changed meanwhile")
+        return scaled
 
     async def write_status(self, resource: Any, written: Object, *, spec_written: bool) -> Object:
         """``written`` is the object with the spec that the status is about; with ``spec_written`` there is no way back."""

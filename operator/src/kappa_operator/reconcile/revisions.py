@@ -1,7 +1,7 @@
 """Which revisions of a function are live: the only ones that there is a Deployment for.
 
-Live are what $LATEST serves, every version that an alias names, and every version that was asked for within the last hour without
-one. Everything else can be invoked as well; its first invocation marks it as wanted and so makes it live.
+Live are what $LATEST serves, every version that an alias names or that has provisioned concurrency, and every version that was asked for
+within the last hour without one. Everything else can be invoked as well; its first invocation marks it as wanted and so makes it live.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import msgspec
 
 from kappa_core.resources import LATEST, Alias, Configuration, Function, FunctionVersion
 from kappa_core.rules.deletion import belongs
+from kappa_core.rules.provisioned import requested
 
 
 class Revision(msgspec.Struct, frozen=True):
@@ -54,9 +55,10 @@ def live_revisions(
         if not belongs(each, function) or not each.configuration.code.sha256:
             continue
         end = wanted.get(number, float("-inf")) + wanted_seconds
-        if number not in named and end <= now:
+        stays = number in named or requested(each) > 0
+        if not stays and end <= now:
             continue
-        if number not in named:
+        if not stays:
             ends.append(end)
         found.append(_revision(function, number, each.configuration))
     return Live(tuple(found), min(ends, default=None))
