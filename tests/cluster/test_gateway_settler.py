@@ -69,6 +69,15 @@ def test_inline_code_is_taken_in_and_an_edit_of_it_is_an_update(gateway: Cluster
     assert base64.b64encode(digest).decode() == second["codeSHA256"]
 
 
+def test_an_edit_of_tags_alone_is_observed_and_is_no_update(gateway: ClusterGatewayProcess) -> None:
+    apply(gateway, "tagged", {"inline": INLINE})
+    first = settled(gateway, "tagged")
+    apply(gateway, "tagged", {"inline": INLINE}, tags={"team": "orders"})
+    second = settled(gateway, "tagged")
+    assert second["observedGeneration"] == first["observedGeneration"] + 1
+    assert second["lastModified"] == first["lastModified"]
+
+
 def test_code_in_a_config_map_may_come_after_its_function(gateway: ClusterGatewayProcess) -> None:
     apply(gateway, "mapped", {"configMap": {"name": "mapped-code"}})
     failed = settled(gateway, "mapped")

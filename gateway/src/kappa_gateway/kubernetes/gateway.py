@@ -43,6 +43,7 @@ from kappa_gateway.kubernetes.code_sources import CodeSources
 from kappa_gateway.kubernetes.gateway_addresses import gateway_addresses
 from kappa_gateway.kubernetes.gathered_logs import GatheredLogs
 from kappa_gateway.kubernetes.layer_publishing import LayerPublisher
+from kappa_gateway.kubernetes.observations import Observations
 from kappa_gateway.kubernetes.peer_logs import HttpPeers, PeerSigner
 from kappa_gateway.kubernetes.permissions import Permissions
 from kappa_gateway.kubernetes.places import Places
@@ -294,6 +295,8 @@ class ClusterGateway(AssembledGateway):
                 changed=self._settler.renew,
             )
             self._of_term.append(self._follow(changed.run(), "changed sources", forget=True))
+            observations = Observations(self.store, lagging=self.objects.lagging)
+            self._of_term.append(self._follow(observations.run(), "observations", forget=True))
             if not isinstance(self.blobs, AbsentBlobStore):
                 sweeper = Sweeper(store=self.store, blobs=self.blobs, trees=_NoTrees(), clock=epoch_ms)
                 self._of_term.append(self._follow(sweeper.run(), "sweeper", forget=True))

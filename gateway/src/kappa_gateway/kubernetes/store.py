@@ -39,6 +39,7 @@ from kappa_core.resources import (
 from kappa_crds import labels, names
 from kappa_crds.api import KubernetesApi, Object, api_path
 from kappa_crds.convert import to_object
+from kappa_crds.status import observation_lags
 from kappa_crds.watching import ChangeType, Informer, without_field_sets
 from kappa_gateway.kubernetes.store_counters import Counters
 from kappa_gateway.kubernetes.store_errors import translated
@@ -217,6 +218,12 @@ class KubernetesResourceStore:
     def made_of(self, namespace: str, config_map: str, /) -> builtins.list[Key]:
         """The functions whose code comes from a ConfigMap, as far as the watches have told."""
         return self._index.made_of(namespace, config_map)
+
+    def lagging(self) -> builtins.list[Key]:
+        """Functions whose status speaks of an older generation than their object has, as far as the watches have told."""
+        items = (obj for scope in self._scopes for obj in self._informers["Function", scope].items.values())
+        keys = (self._objects.key("Function", obj) for obj in items if observation_lags(obj))
+        return [key for key in keys if key is not None]
 
     def account_of(self, namespace: str, /) -> AccountId | None:
         """None: not served."""
