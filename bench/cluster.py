@@ -22,7 +22,10 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from bench.client import invocation
+from bench.greeting import measure_greeting
 from bench.load import Plan, percentile, run
+from bench.many import measure_many
+from bench.pod_metrics import METRICS_SECONDS, cpu_seconds
 from bench.report import Report
 from bench.warm import EVENT, EXPECT, SOURCE
 
@@ -30,8 +33,6 @@ from kappa_cluster import Cluster, Release, eventually, installed, require_clust
 
 IDLE_SECONDS = 3
 """Short: a cold start is measured again and again."""
-METRICS_SECONDS = 16
-"""How old a kubelet's resource metrics may be."""
 
 
 class Measurement(Protocol):
@@ -151,38 +152,6 @@ def measure_warm(report: Report, release: Release, *, quick: bool) -> None:
             report.add(title, f"c{connections}: requests per second and gateway core", seen.sent / spent, "/s")
 
 
-def measure_many(report: Report, release: Release, *, quick: bool) -> None:
-    """Functions that nobody invokes: what the operator needs for them, and that looking at them again writes nothing."""
-    cluster = release.cluster
-    for count in (100,) if quick else (1000, 5000):
-        title = f"operator: {count} functions"
-        # Their code is not there, so they get no Deployment; what is left is watching, reconciling and telling.
-        manifests = [release.manifest(f"many-{number}", SOURCE, code={"configMap": {"name": "none"}}) for number in range(count)]
-        begun, before = time.perf_counter(), cpu_seconds(release, "operator")
-        for at in range(0, count, 500):
-            cluster.apply({"apiVersion": "v1", "kind": "List", "items": manifests[at : at + 500]}, namespace=release.functions)
-        eventually(lambda: _told(release) >= count, what="every function has a condition", seconds=900, pause=5)  # noqa: B023
-        report.add(title, "from the first apply until each has its condition", time.perf_counter() - begun, "s")
-        time.sleep(METRICS_SECONDS)
-        report.add(title, "CPU of the operators meanwhile", cpu_seconds(release, "operator") - before, "s")
-        report.add(title, "memory of the leader", memory_megabytes(release, "operator"), "MB")
-        versions = _versions(release)
-        quiet = cpu_seconds(release, "operator")
-        time.sleep(30 if quick else 60)
-        report.add(title, "CPU of the operators in a minute of rest", cpu_seconds(release, "operator") - quiet, "s")
-        report.add(title, "objects written in it", len(versions ^ _versions(release)) / 2, "", at_most=0)
-
-
-def _told(release: Release) -> int:
-    listed = release.cluster.list("functions.lambda.kappa.dev", namespace=release.functions)
-    return sum(1 for each in listed if each.get("status", {}).get("conditions"))
-
-
-def _versions(release: Release) -> set[tuple[str, str]]:
-    listed = release.cluster.list("functions.lambda.kappa.dev", namespace=release.functions)
-    return {(each["metadata"]["name"], each["metadata"]["resourceVersion"]) for each in listed}
-
-
 # -- what everything here uses -----------------------------------------------------------------------------------------
 def _plan(release: Release, names: list[str], *, connections: int, seconds: float = 1.0, requests: int | None = None) -> Plan:
     where = urlsplit(release.endpoint)
@@ -199,35 +168,12 @@ def _plan(release: Release, names: list[str], *, connections: int, seconds: floa
     )
 
 
-def _resource_metric(release: Release, metric: str, component: str) -> list[float]:
-    """A kubelet metric of the containers of a component, over all nodes."""
-    pods = release.cluster.list("pods", namespace=release.namespace, selector=f"app.kubernetes.io/component={component}")
-    names = {pod["metadata"]["name"] for pod in pods}
-    values = []
-    for node in release.cluster.list("nodes"):
-        page = release.cluster.kubectl("get", "--raw", f"/api/v1/nodes/{node['metadata']['name']}/proxy/metrics/resource")
-        for labels, value in re.findall(rf"^{metric}{{([^}}]*)}} ([0-9.e+-]+)", page, re.MULTILINE):
-            known = dict(re.findall(r'(\w+)="([^"]*)"', labels))
-            if known.get("namespace") == release.namespace and known.get("pod") in names:
-                values.append(float(value))
-    return values
-
-
-def cpu_seconds(release: Release, component: str) -> float:
-    """CPU time of all pods of a component so far, as old as METRICS_SECONDS."""
-    return sum(_resource_metric(release, "container_cpu_usage_seconds_total", component))
-
-
-def memory_megabytes(release: Release, component: str) -> float:
-    """Working set of the largest pod of a component."""
-    return max(_resource_metric(release, "container_memory_working_set_bytes", component), default=0.0) / 1e6
-
-
 MEASUREMENTS: dict[str, Measurement] = {
     "cold": measure_cold,
     "burst": measure_burst,
     "warm": measure_warm,
     "many": measure_many,
+    "greeting": measure_greeting,
 }
 
 
