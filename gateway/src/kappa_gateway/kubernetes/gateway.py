@@ -57,6 +57,7 @@ from kappa_gateway.kubernetes.store import KubernetesResourceStore
 from kappa_gateway.kubernetes.store_namespaces import DEFAULT_ACCOUNT
 from kappa_gateway.links.sealing import SpecSeal
 from kappa_gateway.observe.function_logs import FunctionLogs
+from kappa_gateway.observe.links import watch_gauge
 from kappa_gateway.operations.settle import Settler
 from kappa_gateway.operations.sweep import Sweeper
 from kappa_gateway.settings import SettingsError
@@ -141,6 +142,7 @@ class ClusterGateway(AssembledGateway):
         self.links.port.renew = specs.renewed
         self._closers.append(self.links.close)
         self.metrics.collect_from(self.links.gauges)
+        self.metrics.collect_from(lambda: [watch_gauge(objects.silent_seconds)])
         self._index = index = self._open_index(links=self.links, make_spec=specs.make)
         if self._events is not None:
             self._events.employ(index=index, store=self.store, links=self.links.port, metrics=self.metrics)
@@ -154,8 +156,8 @@ class ClusterGateway(AssembledGateway):
             router=index,
             links=self.links.port,
             events=AbsentEventQueue() if self._events is None else self._events.intake,
-            healthy=lambda: self._broken or self._unready,
-            alive=lambda: self._broken,
+            healthy=lambda: self._broken or objects.broken or self._unready,
+            alive=lambda: self._broken or objects.broken,
             downloads=CodeDownloads(blobs=self.blobs, links=self._code_links),
         )
         self._election = self._follow(self.links.run(), "election")

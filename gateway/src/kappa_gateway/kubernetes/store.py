@@ -85,6 +85,8 @@ class KubernetesResourceStore:
         self._queues: set[WatchQueue] = set()
         self._writing: Counter[Place] = Counter()
         self._closed = False
+        self.broken: str | None = None
+        """Why nothing here can be relied on any more, if so."""
         self._listings = Listings(seconds=LISTING_SECONDS)
         self._scopes = tuple(namespaces) or ("",)
         every = Informer(api, api_path("v1", "namespaces"), on_change=self._namespace_changed, label_selector=namespace_selector)
@@ -122,7 +124,7 @@ class KubernetesResourceStore:
         )
         store._tasks = [asyncio.create_task(informer.run(), name=f"watch {name}") for name, informer in store._informers.items()]
         for task in store._tasks:
-            task.add_done_callback(_say_why)
+            task.add_done_callback(store._ended)
         try:
             async with asyncio.timeout(sync_seconds):
                 for informer in store._informers.values():
@@ -141,7 +143,7 @@ class KubernetesResourceStore:
 
     @property
     def silent_seconds(self) -> float:
-        """Since the quietest watch last heard of the API server; for liveness."""
+        """Since the quietest watch last heard of the API server. No reason to restart a gateway: warm functions answer without it."""
         return max(informer.silent_seconds for informer in self._informers.values())
 
     # -- reads ---------------------------------------------------------------------------------------------------------
@@ -356,15 +358,15 @@ class KubernetesResourceStore:
         self._tell(self._index.put(place_of(obj["kind"], obj), without_field_sets(obj)))
         return self._objects.read(obj)
 
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A watch ends only with the store; one that ends of a bug leaves this gateway blind until it is started anew."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s has ended", task.get_name(), exc_info=error)
+            self.broken = f"{task.get_name()} has ended: {error}"
+
     def _check_open(self) -> None:
         if self._closed:
             raise StoreUnavailable("the store is closed")
-
-
-def _say_why(task: asyncio.Task[None]) -> None:
-    """A watch ends only with the store. One that ends of a bug makes the store look dead (``silent_seconds``), and is named here."""
-    if not task.cancelled() and task.exception() is not None:
-        log.error("%s has ended", task.get_name(), exc_info=task.exception())
 
 
 def _check_version(key: Key, current: Object, *, resource_version: str) -> None:

@@ -1,4 +1,4 @@
-"""What the links show at each scrape: environments by state, who waits, and how many supervisors are linked. Numbers in, gauges out."""
+"""What links and watches show at each scrape: environments by state, who waits, linked supervisors, silence. Numbers in, gauges out."""
 
 from __future__ import annotations
 
@@ -16,3 +16,10 @@ def link_gauges(stats: Stats) -> Iterable[GaugeMetricFamily]:
     yield environments
     yield GaugeMetricFamily("kappa_gateway_waiting", "Invocations that wait for an environment.", value=stats.waiting)
     yield GaugeMetricFamily("kappa_gateway_supervisors", "Linked supervisors.", value=stats.supervisors)
+
+
+def watch_gauge(silent_seconds: float) -> GaugeMetricFamily:
+    """How long the quietest watch of the API server has heard nothing; one that is well hears something at least every minute or two."""
+    return GaugeMetricFamily(
+        "kappa_gateway_watch_silent_seconds", "Since the quietest watch heard of the API server.", value=silent_seconds
+    )
