@@ -137,3 +137,49 @@ class NeverReaps(Scaler):
 
     def _reap(self, environment, now):  # type: ignore[no-untyped-def]
         return []
+
+
+class KeepsNothing(Scaler):
+    """Starts nothing for provisioned concurrency."""
+
+    __slots__ = ()
+
+    def _hold(self, revision, now):  # type: ignore[no-untyped-def]
+        return []
+
+
+class LendsWhatIsSetAside(Scaler):
+    """Gives the room of provisioned environments to those on demand."""
+
+    __slots__ = ()
+
+    def _start(self, revision, need, now):  # type: ignore[no-untyped-def]
+        function: Function = revision.function
+        aside, of_pool = function.provisioned, function.pool.provisioned
+        function.provisioned = function.pool.provisioned = 0
+        try:
+            return super()._start(revision, need, now)
+        finally:
+            function.provisioned, function.pool.provisioned = aside, of_pool
+
+
+class DeniesDespiteProvisioned(Scaler):
+    """Looks at environments on demand alone before it turns somebody away."""
+
+    __slots__ = ()
+
+    def _review(self, revision, now):  # type: ignore[no-untyped-def]
+        function = revision.function
+        if self._state == "acting" and function is not None and revision.demands and function.limit() <= 0:
+            return self._deny(revision, function.throttle_reason())
+        return super()._review(revision, now)
+
+
+class TakesTheLastUsed(Dispatcher):
+    """Whether it is provisioned or not."""
+
+    __slots__ = ()
+
+    def _park(self, environment, epoch, used):  # type: ignore[no-untyped-def]
+        environment.provisioned = False
+        return super()._park(environment, epoch, used)

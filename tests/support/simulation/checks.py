@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kappa_core.spec import initialization_type
 from simulation.world import Violation, World
 
 
@@ -39,11 +40,9 @@ class Share:
     ceiling: int = 0
     in_flight: dict[str, int] = field(default_factory=dict)
     """Environment → requests that are in flight on it, at a gateway or in the environment itself."""
-    full_until: float = -1.0
-    """When it was last full, as far as that is over."""
 
-    def is_full(self) -> bool:
-        return len(self.in_flight) >= self.limit
+    def exceeded(self) -> bool:
+        return self.existing > max(self.limit, self.ceiling)
 
 
 class Checks:
@@ -53,7 +52,11 @@ class Checks:
         "_share_of",
         "_world",
         "account",
+        "aside",
+        "demand",
+        "full_until",
         "peak",
+        "provisioned",
         "requests",
         "shares",
         "thrifty",
@@ -61,11 +64,19 @@ class Checks:
         "waiting",
     )
 
-    def __init__(self, world: World, account: int, reserved: dict[str, int | None]) -> None:
+    def __init__(self, world: World, account: int, reserved: dict[str, int | None], aside: dict[str, int]) -> None:
         self._world = world
         self.account = account
         self.total = Share(account)
         self.shares: dict[str, Share] = {}
+        self.aside = dict(aside)
+        """Function → how many of its share are set aside for provisioned environments."""
+        self.demand: dict[str, Share] = {}
+        """What is left of each share for environments on demand."""
+        self.provisioned: dict[str, dict[str, int]] = {f"{function}.r1": {} for function in reserved}
+        """Revision → provisioned environments that were ready → requests in flight on them."""
+        self.full_until: dict[str, float] = {}
+        """Revision → when last all that its waiters may have was in flight, as far as that is over."""
         self._share_of: dict[str, str] = {}
         self._running: dict[str, str] = {}
         self._ran: set[str] = set()
@@ -81,36 +92,65 @@ class Checks:
             if amount is not None:
                 self.shares[function] = Share(amount)
         self.shares[""] = Share(account - sum(amount or 0 for amount in reserved.values()))
-        for share in (*self.shares.values(), self.total):
+        for name, share in self.shares.items():
+            self.demand[name] = Share(share.limit - self._aside(name))
+        for share in (*self.shares.values(), *self.demand.values(), self.total):
             share.ceiling = share.limit
 
     def share(self, function: str) -> Share:
         return self.shares[self._share_of[function]]
 
+    def _aside(self, name: str) -> int:
+        return sum(number for function, number in self.aside.items() if self._share_of[function] == name)
+
     # -- environments ------------------------------------------------------------------------------------------------
-    def ordered(self, function: str, number: int, existing: int) -> None:
+    def ordered(self, function: str, number: int, existing: int, *, provisioned: bool) -> None:
         """``existing`` of the function, these included."""
         if self.thrifty and existing > self.peak[function]:
             raise Violation(f"{existing} environments of {function} for at most {self.peak[function]} invocations at once")
-        for share in (self.share(function), self.total):
+        for share in self._drawn_on(function, provisioned=provisioned):
             share.existing += number
-            if share.existing > max(share.limit, share.ceiling):
+            if share.exceeded():
                 raise Violation(f"{share.existing} environments of {function} where {share.limit} are permitted")
 
-    def ended(self, function: str) -> None:
-        for share in (self.share(function), self.total):
+    def ended(self, function: str, environment: str, *, revision: str) -> None:
+        provisioned = is_provisioned(environment)
+        if provisioned:
+            self.provisioned.get(revision, {}).pop(environment, None)
+        for share in self._drawn_on(function, provisioned=provisioned):
             share.existing -= 1
             share.ceiling = max(share.limit, min(share.ceiling, share.existing))
 
+    def _drawn_on(self, function: str, *, provisioned: bool) -> list[Share]:
+        on_demand = [] if provisioned else [self.demand[self._share_of[function]]]
+        return [self.share(function), self.total, *on_demand]
+
+    def revised(self, revision: str) -> None:
+        """There is a new revision; waiters of the one before may be denied on its behalf."""
+        self.provisioned[revision] = {}
+
+    def provisioned_ready(self, environment: str, revision: str) -> None:
+        self._note_full()
+        self.provisioned[revision].setdefault(environment, 0)
+
     def limit_changed(self, function: str, reserved: int) -> None:
         """Only of functions that have reserved concurrency, which keep it."""
-        share = self.shares[function]
-        rest = self.shares[""]
-        self._note_full(share)
-        self._note_full(rest)
-        rest.limit += share.limit - reserved
-        share.limit = reserved
-        for changed in (share, rest):
+        self._note_full()
+        by = reserved - self.shares[function].limit
+        for shares in (self.shares, self.demand):
+            shares[""].limit -= by
+            shares[function].limit += by
+        self._ceilings(self._share_of[function], "")
+
+    def provisioned_changed(self, function: str, number: int) -> None:
+        self._note_full()
+        name = self._share_of[function]
+        self.demand[name].limit -= number - self.aside.get(function, 0)
+        self.aside[function] = number
+        self._ceilings(name)
+
+    def _ceilings(self, *names: str) -> None:
+        for changed in (shares[name] for name in names for shares in (self.shares, self.demand)):
             changed.ceiling = max(changed.limit, changed.existing)
 
     # -- runs --------------------------------------------------------------------------------------------------------
@@ -177,26 +217,43 @@ class Checks:
             raise Violation(f"{request_id} ended with {outcome} though nothing was broken")
 
     def _check_throttle(self, request: Request) -> None:
-        share = self.share(request.function)
-        if not share.is_full() and share.full_until < request.arrived:
+        mine = [name for name in self.provisioned if name.partition(".")[0] == request.function]
+        since = mine[mine.index(request.revision) :]
+        if not any(self._is_full(name) or self.full_until.get(name, -1.0) >= request.arrived for name in since):
+            demand = self.demand[self._share_of[request.function]]
             raise Violation(
-                f"{request.request_id} was throttled, but since it arrived never were all {share.limit} permitted environments busy"
-                f" (now {sorted(share.in_flight)}, full until {share.full_until:.4f})"
+                f"{request.request_id} was throttled, but since it arrived never were all {demand.limit} permitted environments busy"
+                f" (now {sorted(demand.in_flight)}), and what is provisioned: {[self.provisioned[name] for name in since]}"
             )
 
+    def _is_full(self, revision: str) -> bool:
+        """Whether all that a waiter of this revision may have is in flight."""
+        demand = self.demand[self._share_of[revision.partition(".")[0]]]
+        return len(demand.in_flight) >= demand.limit and all(self.provisioned[revision].values())
+
+    def _holders(self, environment: str, function: str) -> dict[str, int]:
+        if not is_provisioned(environment):
+            return self.demand[self._share_of[function]].in_flight
+        return next((holders for holders in self.provisioned.values() if environment in holders), {})
+
     def _hold(self, environment: str, function: str) -> None:
-        holders = self.share(function).in_flight
+        holders = self._holders(environment, function)
         holders[environment] = holders.get(environment, 0) + 1
 
     def _release(self, environment: str, function: str) -> None:
-        share = self.share(function)
-        if environment not in share.in_flight:
+        holders = self._holders(environment, function)
+        if not holders.get(environment):
             return
-        self._note_full(share)
-        share.in_flight[environment] -= 1
-        if not share.in_flight[environment]:
-            del share.in_flight[environment]
+        self._note_full()
+        holders[environment] -= 1
+        if not holders[environment] and not is_provisioned(environment):
+            del holders[environment]
 
-    def _note_full(self, share: Share) -> None:
-        if share.is_full():
-            share.full_until = self._world.now
+    def _note_full(self) -> None:
+        for revision in self.provisioned:
+            if self._is_full(revision):
+                self.full_until[revision] = self._world.now
+
+
+def is_provisioned(environment: str) -> bool:
+    return initialization_type(environment) == "provisioned-concurrency"

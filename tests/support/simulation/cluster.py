@@ -6,6 +6,7 @@ all be served or rightly throttled; silence, in which every environment must go.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from kappa_core.link.dispatch import Dispatcher
 from kappa_core.link.parking import Parking
 from kappa_core.link.scale import Scaler
 from simulation import faults
-from simulation.checks import Checks, Request
+from simulation.checks import Checks, Request, is_provisioned
 from simulation.gateways import Gateway
 from simulation.plan import Plan, draw
 from simulation.supervisors import Provider, Supervisor
@@ -61,9 +62,11 @@ class Cluster:
         self.plan = plan
         self.machines = machines
         self.addresses = [f"g{number}" for number in range(plan.gateways)]
-        self.checks = Checks(world, plan.account, plan.functions)
+        self.checks = Checks(world, plan.account, plan.functions, plan.provisioned)
         self.checks.thrifty = (
-            plan.gateways == 1 and plan.far_delay <= plan.delay and not (plan.faults or plan.updates or plan.timeouts)
+            plan.gateways == 1
+            and plan.far_delay <= plan.delay
+            and not (plan.faults or plan.updates or plan.timeouts or plan.provisioned)
         )
         self.provider = Provider(self)
         self.supervisors: list[Supervisor] = []
@@ -166,6 +169,11 @@ class Cluster:
                 scaler.on_revision(f"{function}.r{number}", function, now)
                 if number < self.revisions[function]:
                     scaler.on_revision_superseded(f"{function}.r{number}", now)
+            scaler.on_provisioned(function, self.provisioned_targets(function), now)
+
+    def provisioned_targets(self, function: str) -> dict[str, tuple[int, float]]:
+        number = self.plan.provisioned.get(function, 0)
+        return {self.revision_of(function): (number, self.plan.start_seconds)} if number else {}
 
     def update(self) -> None:
         """A new revision of some function; gateways learn of it one after the other."""
@@ -173,6 +181,7 @@ class Cluster:
         old = self.revision_of(function)
         self.revisions[function] += 1
         new = self.revision_of(function)
+        self.checks.revised(new)
         self.world.log("update", old, "→", new)
         for gateway in self.gateways.values():
             self.world.after(self.small(), self._superseded, gateway, function, old, new)
@@ -186,14 +195,30 @@ class Cluster:
         if not able:
             return
         function = self.world.random.choice(able)
+        provisioned = self.plan.provisioned
         most = self.plan.account - sum(amount or 0 for name, amount in self.plan.functions.items() if name != function)
-        reserved = self.world.random.randint(0, max(0, most - 1))
+        others = sum(number for name, number in provisioned.items() if self.plan.functions[name] is None)
+        reserved = self.world.random.randint(provisioned.get(function, 0), max(0, most - max(1, others)))
         self.world.log("limit", function, reserved)
         self.plan.functions[function] = reserved
         self.checks.limit_changed(function, reserved)
         for gateway in self.gateways.values():
             if gateway.alive:
                 gateway.limit_changed(function, reserved)
+
+    def change_provisioned(self) -> None:
+        """Within the share, as the API sees to it."""
+        function = self.world.random.choice(list(self.plan.functions))
+        reserved, provisioned = self.plan.functions[function], self.plan.provisioned
+        rest = self.plan.account - sum(amount or 0 for amount in self.plan.functions.values())
+        others = sum(number for name, number in provisioned.items() if name != function and self.plan.functions[name] is None)
+        number = self.world.random.randint(0, min(3, rest - others if reserved is None else reserved))
+        self.world.log("provisioned", function, number)
+        provisioned[function] = number
+        self.checks.provisioned_changed(function, number)
+        for gateway in self.gateways.values():
+            if gateway.alive:
+                gateway.provisioned_changed(function)
 
     # -- clients -----------------------------------------------------------------------------------------------------
     def client(self, name: str, requests: int, *, until: float) -> None:
@@ -274,6 +299,8 @@ def _load(cluster: Cluster) -> None:
         world.after(world.random.uniform(0, plan.load_seconds), cluster.update)
     for _ in range(plan.limit_changes):
         world.after(world.random.uniform(0, plan.load_seconds), cluster.change_limit)
+    for _ in range(plan.provisioned_changes):
+        world.after(world.random.uniform(0, plan.load_seconds), cluster.change_provisioned)
     for _ in range(plan.faults):
         world.after(world.random.uniform(0, plan.load_seconds), faults.strike, cluster)
 
@@ -289,12 +316,18 @@ def _check_answered(cluster: Cluster) -> None:
 
 
 def _check_silence(cluster: Cluster) -> None:
-    if cluster.provider.books:
-        raise Violation(f"environments are left after all is quiet: {sorted(cluster.provider.books)}")
+    kept = {name: books.revision for name, books in cluster.provider.books.items() if is_provisioned(name)}
+    left = sorted(cluster.provider.books.keys() - kept)
+    if left:
+        raise Violation(f"environments are left after all is quiet: {left}")
+    wanted = {cluster.revision_of(function): number for function, number in cluster.plan.provisioned.items() if number}
+    if Counter(kept.values()) != wanted:
+        raise Violation(f"{kept} are provisioned where {wanted} are to be")
     for gateway in cluster.gateways.values():
         if gateway.dispatcher.in_flight() or gateway.dispatcher.waiting():
             raise Violation(f"{gateway.name} still holds invocations")
         for revision in list(cluster.revisions):
             for number in range(1, cluster.revisions[revision] + 1):
-                if gateway is cluster.holder and gateway.scaler.environments(f"{revision}.r{number}"):
+                counted = gateway.scaler.environments(f"{revision}.r{number}")
+                if gateway is cluster.holder and counted.keys() - kept.keys():
                     raise Violation(f"{gateway.name} still counts environments")

@@ -13,6 +13,7 @@ from kappa_core.link.effects import (
     Dispatch,
     Effect,
     EnvironmentLost,
+    ProvisionedChanged,
     Report,
     RetireEnvironment,
     Send,
@@ -90,11 +91,16 @@ class Gateway:
     def superseded(self, old: str, new: str, function: str) -> None:
         now = self.cluster.world.now
         self._do(self.scaler.on_revision(new, function, now))
+        self.provisioned_changed(function)
         self._do(self.scaler.on_revision_superseded(old, now))
         self._do(self.dispatcher.on_superseded(old, new, function, now))
 
     def limit_changed(self, function: str, reserved: int) -> None:
         self._do(self.scaler.on_function(function, "account", reserved, self.cluster.world.now))
+
+    def provisioned_changed(self, function: str) -> None:
+        targets = self.cluster.provisioned_targets(function)
+        self._do(self.scaler.on_provisioned(function, targets, self.cluster.world.now))
 
     def environment_ended(self, environment_id: str, *, was_ready: bool) -> None:
         now = self.cluster.world.now
@@ -220,10 +226,15 @@ class Gateway:
         used = self.parked.pop((link, stream), None)
         if used is None or self.cluster.plan.faults:
             return
-        revision = self.streams[link, stream][1]
+        taken, revision = self.streams[link, stream]
         for key, other in self.parked.items():
-            if other > used + 0.001 and self.streams[key][1] == revision:
-                raise Violation(f"{self.streams[link, stream][0]} was taken before {self.streams[key][0]}, used after it")
+            left, of = self.streams[key]
+            if of != revision:
+                continue
+            if is_provisioned(left) and not is_provisioned(taken):
+                raise Violation(f"{taken} was taken before {left}, which is provisioned")
+            if other > used + 0.001 and is_provisioned(left) == is_provisioned(taken):
+                raise Violation(f"{taken} was taken before {left}, used after it")
 
     def _returned(self) -> None:
         """What the dispatcher took back into its FIFOs."""
@@ -347,6 +358,8 @@ class Gateway:
                         self._do(self.scaler.on_collected(self.name, answer, now))
                     elif gateway in self.peers:
                         self.peers[gateway].send(1, (FrameType.COLLECT, 0, 0, collect))
+                case ProvisionedChanged(revision):
+                    cluster.world.log(self.name, "keeps", self.scaler.provisioned(revision), "ready for", revision)
                 case StartsFail(revision, cause):
                     cluster.world.log(self.name, "has starts fail of", revision, cause or "no more")
                 case _:

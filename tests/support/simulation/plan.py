@@ -33,6 +33,9 @@ class Plan:
     """How many of the faults of :mod:`simulation.faults` strike while there is load; 0: nothing is ever broken."""
     updates: int
     limit_changes: int
+    provisioned: dict[str, int] = field(default_factory=dict)
+    """By function: environments that are to be kept ready for its newest revision."""
+    provisioned_changes: int = 0
     duplicate_dials: float = 0.0
     start_failures: float = 0.0
     never_starts: float = 0.0
@@ -81,12 +84,24 @@ def draw(chance: random.Random) -> Plan:
     plan.timeouts = chance.choice((0.0, 0.0, 0.1))
     if chance.random() < 0.1:
         contend(plan, chance)
+    elif chance.random() < 0.4:
+        provision(plan, chance)
     return plan
+
+
+def provision(plan: Plan, chance: random.Random) -> None:
+    """Environments that are kept ready, within every share."""
+    rest = plan.account - sum(amount or 0 for amount in plan.functions.values())
+    for function, reserved in plan.functions.items():
+        number = plan.provisioned[function] = min(chance.choice((0, 1, 1, 2)), rest if reserved is None else reserved)
+        rest -= number if reserved is None else 0
+    plan.provisioned_changes = chance.choice((0, 0, 1, 2))
 
 
 def contend(plan: Plan, chance: random.Random) -> None:
     """Many short invocations at three gateways for few environments over a slow network: everything crosses everything."""
     plan.gateways = 3
+    plan.provisioned, plan.provisioned_changes = {}, 0
     plan.functions = {"f0": chance.choice((1, 2, 2, 3))}
     plan.account = 4
     plan.peer_delay = chance.choice((0.005, 0.02, 0.05))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kappa_core.link.capacity import Known
 from kappa_core.link.effects import DropResult, Effect, End, Run, Send, SendHello, SendResult, StartEnvironment, Stop
 from kappa_core.link.frames import FrameType, Hello
+from simulation.checks import is_provisioned
 from simulation.network import Connection, Frame
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Supervisor:
 
     def _ready(self, stream: int) -> None:
         if self.alive and stream in self.environments:
-            self.cluster.provider.is_ready(self.environments[stream])
+            self.cluster.provider.is_ready(self.environments[stream], self.revision)
             self._do(self.parking.on_ready(stream, self.cluster.world.now))
 
     def _gone(self, stream: int, reason: str) -> None:
@@ -261,7 +262,8 @@ class Provider:
         existing = sum(
             not ordered.ended and self.cluster.function_of(ordered.revision) == function for ordered in self.books.values()
         )
-        self.cluster.checks.ordered(function, len(environment_ids), existing)
+        provisioned = is_provisioned(environment_ids[0])
+        self.cluster.checks.ordered(function, len(environment_ids), existing, provisioned=provisioned)
         if plan.active and world.chance(plan.start_failures):
             world.after(self.cluster.small(), self._refuse, environment_ids)
             return
@@ -302,15 +304,17 @@ class Provider:
             self.books[environment_id].supervisor = supervisor
         supervisor.start(cluster.holder_address(), wanted)
 
-    def is_ready(self, environment_id: str) -> None:
+    def is_ready(self, environment_id: str, revision: str) -> None:
         self.books[environment_id].ready = True
+        if is_provisioned(environment_id):
+            self.cluster.checks.provisioned_ready(environment_id, revision)
 
     def environment_ended(self, environment_id: str) -> None:
         """The truth; the news of it comes later."""
         ordered = self.books[environment_id]
         if not ordered.ended:
             ordered.ended = True
-            self.cluster.checks.ended(self.cluster.function_of(ordered.revision))
+            self.cluster.checks.ended(self.cluster.function_of(ordered.revision), environment_id, revision=ordered.revision)
             self.cluster.world.after(self.cluster.small() * 4, self._notice, environment_id)
 
     def supervisor_ended(self, supervisor: Supervisor) -> None:

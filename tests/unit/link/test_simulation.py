@@ -42,6 +42,12 @@ def test_one_seed_is_one_history() -> None:
         pytest.param(Machines(scaler=broken.Generous), "are permitted", id="one environment too many is started"),
         pytest.param(Machines(scaler=broken.ForgetsInventory), "are permitted", id="a new holder forgets what exists"),
         pytest.param(Machines(scaler=broken.CountsGoneTooEarly), "are permitted", id="what drains no longer counts"),
+        pytest.param(Machines(scaler=broken.KeepsNothing), "are to be", id="nothing is kept for provisioned concurrency"),
+        pytest.param(Machines(scaler=broken.LendsWhatIsSetAside), "are permitted", id="what is set aside is lent"),
+        pytest.param(Machines(scaler=broken.DeniesDespiteProvisioned), "was throttled", id="idle provisioned ones are ignored"),
+        pytest.param(
+            Machines(dispatcher=broken.TakesTheLastUsed), "which is provisioned", id="provisioned ones are not preferred"
+        ),
         pytest.param(Machines(scaler=broken.NeverReaps), "are left after all is quiet", id="idle environments stay"),
     ],
 )
