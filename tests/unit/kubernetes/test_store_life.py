@@ -17,13 +17,14 @@ class Watched(WatchedTwin):
     def __init__(self) -> None:
         super().__init__()
         self.error: Exception | None = None
+        self.events: list[Object] = []
 
     async def watch(self, path: str, **options: object) -> AsyncGenerator[Object, None]:
-        while self.error is None or "aliases" not in path:
+        while not self.events:
             await asyncio.sleep(0)
-        if self.error is not None:
-            raise self.error
-        yield {}
+            if self.error is not None and "aliases" in path:
+                raise self.error
+        yield self.events.pop()
 
 
 def opened_with(error: Exception) -> str | None:
