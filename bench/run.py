@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from bench import cold, defined, enqueue, payloads, postgres, soak, start, warm
+from bench import cold, defined, enqueue, payloads, postgres, queue_or_scale, soak, start, warm
 from bench.report import Report
 
 
@@ -33,6 +33,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "enqueue": enqueue.measure,
     "postgres": postgres.measure,
     "soak": soak.measure,
+    "queue-or-scale": queue_or_scale.measure,
 }
 
 

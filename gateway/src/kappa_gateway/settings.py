@@ -17,6 +17,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from kappa_core import limits
+from kappa_core.link.policy import Policy, queue_or_scale, start_at_once
 
 _ENDPOINT_PREFIX = "KAPPA_ENDPOINT_URL_"
 S = TypeVar("S", bound=BaseSettings)
@@ -45,6 +46,11 @@ class GatewaySettings(BaseSettings):
     # -- running functions ------------------------------------------------------------------------------------------
     idle_seconds: float = Field(300.0, gt=0, description="Seconds after which an idle environment is ended.")
     capacity_wait_seconds: float = Field(30.0, gt=0, description="Seconds an invocation may wait for an environment; then 503.")
+    queue_or_scale: bool = Field(
+        True,
+        description="Let an invocation wait for an environment that will serve it sooner than a new one could; "
+        "false starts one for each, as AWS does.",
+    )
     account_concurrency: int = Field(
         limits.ACCOUNT_CONCURRENCY, ge=1, description="Concurrent executions of an account and region."
     )
@@ -96,6 +102,11 @@ class GatewaySettings(BaseSettings):
         if len(value) != 2 or value[0] > value[1]:
             raise ValueError("give the shortest and the longest delay, such as 1,300")
         return value
+
+    @property
+    def scaling_policy(self) -> Policy:
+        """Whether an environment is started for each who waits."""
+        return queue_or_scale if self.queue_or_scale else start_at_once
 
     @property
     def limits(self) -> limits.Limits:

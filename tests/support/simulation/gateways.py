@@ -26,7 +26,8 @@ from kappa_core.link.effects import (
     Unavailable,
 )
 from kappa_core.link.frames import FrameType, Hello, Retire
-from simulation.checks import Request
+from kappa_core.link.policy import queue_or_scale
+from simulation.checks import Request, is_provisioned
 from simulation.network import Connection, Frame
 from simulation.world import Violation
 
@@ -62,7 +63,10 @@ class Gateway:
         self.alive = True
         self.dispatcher = cluster.machines.dispatcher(capacity_wait=cluster.plan.capacity_wait)
         self.scaler = cluster.machines.scaler(
-            new_id=cluster.new_environment_id, idle_seconds=cluster.plan.idle_seconds, start_seconds=cluster.plan.start_seconds
+            new_id=cluster.new_environment_id,
+            policy=queue_or_scale,
+            idle_seconds=cluster.plan.idle_seconds,
+            start_seconds=cluster.plan.start_seconds,
         )
         cluster.configure(self.scaler)
         self.links: dict[int, Connection] = {}

@@ -228,10 +228,7 @@ class Revision:
 
     def serving(self) -> int:
         """Environments that are being started for the waiters. What is to be provisioned is not started for them, and may take long."""
-        return sum(
-            environment.phase == "starting" and not (environment.given_up or environment.finish or environment.provisioned)
-            for environment in self.environments.values()
-        )
+        return sum(environment.is_awaited() for environment in self.environments.values())
 
     def provisioned(self) -> list[Environment]:
         """The provisioned environments that there are, those that end included."""
@@ -244,6 +241,12 @@ class Revision:
             for environment in self.provisioned()
             if environment.phase != "draining" and not (environment.finish or environment.given_up)
         ]
+
+    def head_start(self, now: float) -> float:
+        """Seconds that have passed since the environments that are being started for the waiters were ordered, in sum."""
+        return sum(
+            now - (environment.due - self.start_seconds) for environment in self.environments.values() if environment.is_awaited()
+        )
 
     def failed(self, attempt: int, now: float) -> None:
         """A start failed: the next one waits, ever longer."""
@@ -293,6 +296,10 @@ class Environment:
         """It is gone."""
         del self.revision.environments[self.environment_id]
         enter(self.revision.function, -1, provisioned=-int(self.provisioned))
+
+    def is_awaited(self) -> bool:
+        """It is being started for those who wait."""
+        return self.phase == "starting" and not (self.given_up or self.finish or self.provisioned)
 
     def retiring(self) -> bool:
         return self.asked_at is not None or self.finish or self.phase == "draining"

@@ -21,7 +21,6 @@ from typing import Final
 
 from kappa_core.link.effects import CloseLink, Dispatch, Effect, EnvironmentLost, Report, Send, Throttled, Unavailable
 from kappa_core.link.frames import RESUME_SECONDS, Collected, Demand, Deny, EnvironmentState, FrameType, Hello, Want
-from kappa_core.link.pace import mean
 from kappa_core.link.waiting import Environment, Invocation, Queue, Supervisor, arrival, rank
 
 CAPACITY: Final = "capacity: "
@@ -116,9 +115,8 @@ class Dispatcher:
             return False
         if environment.stream != stream or self._links.get(link) is not environment.supervisor:
             return False
-        queue = invocation.queue
         # It was dispatched when it came, or when the environment that it waited for was parked.
-        queue.run_seconds = mean(queue.run_seconds, now - max(invocation.arrived, environment.used))
+        invocation.queue.runs.add(now - max(invocation.arrived, environment.used))
         self._forget(invocation)
         return True
 
@@ -286,7 +284,8 @@ class Dispatcher:
                             _milliseconds(now - queue.waiters[0].arrived) if waiting else 0,
                             len(queue.running),
                             queue.sequence,
-                            int(queue.run_seconds * 1e6),
+                            int(queue.runs.mean * 1e6),
+                            int(queue.runs.rest * 1e6),
                         )
                     )
                 )

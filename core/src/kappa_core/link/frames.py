@@ -272,6 +272,8 @@ class Demand(msgspec.Struct, frozen=True):
     sequence: int
     run_us: int = 0
     """How long an invocation holds an environment here, in microseconds; 0: none has ended yet."""
+    rest_us: int = 0
+    """How long one that runs is expected to go on, in microseconds."""
 
 
 class PeerSpec(msgspec.Struct, frozen=True):

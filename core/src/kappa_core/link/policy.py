@@ -2,8 +2,8 @@
 
 The scaler asks a policy how many of the environments that everyone's waiting calls for it should start at once.
 :func:`start_at_once` starts all of them, as AWS does: there nobody queues while there is room. :func:`queue_or_scale` starts none for a
-waiter that a busy environment will serve sooner than a start takes. It goes by means, and means deceive: so nobody waits for longer than
-a start takes, and no queue stands for longer. Whoever still waits is asked about again within REVIEW_SECONDS, or when that time is over.
+waiter that one which is there will serve sooner than a start takes. It goes by means, and means deceive: so it counts on half of what they
+promise, lets no queue stand and nobody wait for long. Whoever still waits is asked about again within REVIEW_SECONDS.
 
 ``python -m bench.queue_or_scale`` shows what it saves and what it costs.
 """
@@ -28,6 +28,10 @@ COLLECT_SECONDS: Final = 1.0
 REBUILD_SECONDS: Final = 3.0
 """How long a new holder waits for the gateways it expects."""
 FAILURES_BEFORE_DENIAL: Final = 3
+COUNTED: Final = 0.5
+"""Part of what environments are expected to get done that those who wait are told to rely on."""
+LATE: Final = 1.5
+"""Times a start takes: how long a waiter is left waiting at most before one is made for it."""
 
 
 class Situation(msgspec.Struct, frozen=True):
@@ -38,6 +42,7 @@ class Situation(msgspec.Struct, frozen=True):
     waiting: int
     oldest_seconds: float
     starting: int
+    """Of this revision, for those who wait."""
     ready: int
     """Of this revision, idle or busy."""
     run_seconds: float = 0.0
@@ -45,7 +50,11 @@ class Situation(msgspec.Struct, frozen=True):
     start_seconds: float = 0.0
     """How long a start takes; 0: not known."""
     standing_seconds: float = 0.0
-    """How long there has always been somebody waiting."""
+    """For how long those that are ready have not emptied the queue."""
+    head_start: float = 0.0
+    """Seconds since those that are starting were ordered, in sum."""
+    rest_seconds: float = 0.0
+    """How long an invocation that runs is expected to go on."""
 
 
 Policy = Callable[[Situation], int]
@@ -60,10 +69,30 @@ def start_at_once(situation: Situation) -> int:
 def queue_or_scale(situation: Situation) -> int:
     """Start for those alone whom the environments that there are will not serve sooner than new ones.
 
-    While a start takes, ``ready`` environments come to the end of ``ready * start / run`` invocations, and so many of those who wait are
-    theirs. Where a time is not known, or the oldest waiter or the queue itself has waited for as long as a start takes, all are started.
+    By the time that an environment which is ordered now would be ready, a busy one has come to the end of what it runs (``rest``) and of
+    one more for each ``run`` that is left then, and one that is starting has been ready for as long as it was ordered before: so many of
+    those who wait are theirs, or by prudence COUNTED of them. Where they do not empty the queue, or a waiter is as old as LATE starts, the
+    means were wrong: then there will be twice as many. Where a time is not known, nobody waits on the strength of it.
     """
+    need, starting, ready = situation.need, situation.starting, situation.ready
     start, run = situation.start_seconds, situation.run_seconds
-    if start <= 0.0 or run <= 0.0 or max(situation.oldest_seconds, situation.standing_seconds) >= start:
-        return situation.need
-    return max(0, situation.need - int(situation.ready * start / run))
+    late = situation.oldest_seconds >= LATE * start
+    if start <= 0.0 or run <= 0.0 or (late and not ready):
+        return need
+    soon = 0.0
+    if situation.rest_seconds < start:
+        soon = COUNTED * ready * (1 + (start - situation.rest_seconds) / run)
+    # Each of those that are starting is counted for one waiter already.
+    soon += max(0.0, COUNTED * situation.head_start / run - starting)
+    left = max(0, need - int(soon))
+    if late or (ready and not starting and situation.standing_seconds >= start):
+        return max(left, min(need, ready - starting))
+    return left
+
+
+def patient_seconds(situation: Situation) -> float:
+    """When whoever was left waiting is to be looked at again, in seconds from now: when :func:`queue_or_scale` may decide otherwise."""
+    start = situation.start_seconds
+    late = LATE * start - situation.oldest_seconds
+    standing = start - situation.standing_seconds
+    return min(late, standing) if standing > 0.0 and not situation.starting else late

@@ -39,8 +39,7 @@ from kappa_core.link.effects import (
     StopEnvironments,
 )
 from kappa_core.link.frames import Collect, Collected, Demand, Deny
-from kappa_core.link.pace import run_seconds
-from kappa_core.link.policy import Policy, Situation, start_at_once
+from kappa_core.link.policy import Policy, Situation, queue_or_scale
 from kappa_core.link.upkeep import Timer, Upkeep
 
 _DELETED: Final = "the function was deleted"
@@ -64,7 +63,7 @@ class Scaler(Upkeep):
         self,
         *,
         new_id: Callable[[], str],
-        policy: Policy = start_at_once,
+        policy: Policy = queue_or_scale,
         function_of: Callable[[str], str] = uid_of,
         idle_seconds: float = 600.0,
         start_seconds: float = 60.0,
@@ -197,7 +196,7 @@ class Scaler(Upkeep):
         for revision in self._books.revisions.values():
             if revision.demands.pop(gateway, None) is not None and not revision.demands:
                 self._needy.pop(revision.name, None)
-                revision.pace.waits(False, now)
+                revision.pace.waits((), now)
         effects: list[Effect] = []
         for scope, collection in list(self._collections.items()):
             collection.pending.pop(gateway, None)
@@ -213,7 +212,7 @@ class Scaler(Upkeep):
             revision.demands.pop(gateway, None)
         else:
             revision.demands[gateway] = (demand, now)
-        revision.pace.waits(bool(revision.demands), now)
+        revision.pace.waits((each for each, _ in revision.demands.values()), now)
         if not revision.demands:
             self._needy.pop(revision.name, None)
             self._books.drop_unused(revision)
@@ -383,16 +382,17 @@ class Scaler(Upkeep):
             need,
             revision.waiting(),
             revision.oldest_seconds(now),
-            starting,
+            revision.serving(),
             revision.count("ready"),
-            run_seconds(demand for demand, _ in revision.demands.values()),
+            revision.pace.run_seconds,
             revision.pace.start_seconds,
             revision.pace.standing_seconds(now),
+            revision.head_start(now),
+            revision.pace.rest_seconds,
         )
         chosen = self._policy(situation)
         if chosen < need:
-            patient = situation.start_seconds - max(situation.oldest_seconds, situation.standing_seconds)
-            self._review_again(revision, now + max(patient, _SOON))
+            self._review_again(revision, now + max(patience.patient_seconds(situation), _SOON))
         number = min(chosen, function.free(), function.refill(now))
         if revision.failures:
             number = min(number, 1 - starting)  # one at a time until one succeeds

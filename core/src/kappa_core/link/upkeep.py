@@ -139,7 +139,7 @@ class Upkeep:
         environment.phase, environment.ready_at = "ready", now
         revision = environment.revision
         if not environment.provisioned:
-            revision.pace.started(now - (environment.due - revision.start_seconds))
+            revision.pace.started(now - (environment.due - revision.start_seconds), now)
         environment.due = now + revision.idle_seconds
         self._remind(environment.due, "idle", environment.environment_id)
         if environment.provisioned:

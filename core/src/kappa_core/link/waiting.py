@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from kappa_core.link.pace import RunTimes
 from kappa_core.spec import initialization_type
 
 
@@ -61,8 +62,8 @@ class Queue:
         "function_key",
         "idle",
         "revision",
-        "run_seconds",
         "running",
+        "runs",
         "sequence",
         "successor",
         "supervisors",
@@ -78,8 +79,7 @@ class Queue:
         self.waiters: deque[Invocation] = deque()
         """Oldest first."""
         self.running: dict[str, Invocation] = {}
-        self.run_seconds = 0.0
-        """How long one holds an environment, on average; 0: none has ended yet."""
+        self.runs = RunTimes()
         self.supervisors: dict[Supervisor, None] = {}
         """Linked ones."""
         self.successor: str | None = None

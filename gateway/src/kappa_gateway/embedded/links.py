@@ -50,6 +50,7 @@ class EmbeddedLinks:
         links = await GatewayLinks.open(
             membership=membership,
             limits=settings.limits,
+            policy=settings.scaling_policy,
             idle_seconds=settings.idle_seconds,
             on_logs=on_logs,
             on_cause=lambda revision, cause: _note(causes, revision, cause),

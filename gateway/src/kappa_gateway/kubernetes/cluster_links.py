@@ -116,6 +116,7 @@ class ClusterLinks:
             membership=Membership(me=settings.link_address, elected=True),
             listen=f"tls:{'[::]' if ':' in settings.pod_ip else '0.0.0.0'}:{settings.link_port}",  # noqa: S104 - who dials is vouched for
             limits=settings.limits,
+            policy=settings.scaling_policy,
             idle_seconds=settings.idle_seconds,
             on_logs=on_logs,
             on_cause=held.cause,

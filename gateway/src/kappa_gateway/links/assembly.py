@@ -15,6 +15,7 @@ from kappa_core.limits import Limits
 from kappa_core.link.addresses import Tls
 from kappa_core.link.capacity import Known
 from kappa_core.link.frames import Hello, PeerHello
+from kappa_core.link.policy import Policy, queue_or_scale
 from kappa_core.link.transport import Link
 from kappa_core.ports.environments import EnvironmentProvider
 from kappa_gateway.links.killed import Autopsy
@@ -60,6 +61,7 @@ class GatewayLinks:
         idle_seconds: float,
         on_logs: OnLogs,
         on_cause: OnCause,
+        policy: Policy = queue_or_scale,
         token: str = "",
         listen: str = "",
         ssl: SSLContext | None = None,
@@ -85,6 +87,7 @@ class GatewayLinks:
             new_id=new_id,
             idle_seconds=idle_seconds,
             on_cause=on_cause,
+            policy=policy,
         )
         port.news = scaling
 

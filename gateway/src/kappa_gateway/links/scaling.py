@@ -23,6 +23,7 @@ from kappa_core.link import effects, frames
 from kappa_core.link.capacity import Known, Phase
 from kappa_core.link.effects import Effect
 from kappa_core.link.frames import Collect, Collected, Demand, Deny, FrameType, Hello
+from kappa_core.link.policy import Policy, queue_or_scale
 from kappa_core.link.scale import Scaler
 from kappa_core.ports.environments import EnvironmentProvider, ProviderError
 from kappa_core.rules.provisioned import Progress
@@ -90,6 +91,7 @@ class Scaling:
         new_id: Callable[[], str],
         idle_seconds: float,
         on_cause: OnCause,
+        policy: Policy = queue_or_scale,
     ) -> None:
         """``gateways`` are the others' names; ``new_id`` makes environment ids."""
         self._loop = asyncio.get_running_loop()
@@ -100,7 +102,7 @@ class Scaling:
         self._on_cause = on_cause
         self.on_provisioned: Callable[[str], None] = lambda revision: None
         """Told that environments of a revision which are to be kept ready have come or gone."""
-        self._scaler = Scaler(new_id=new_id, idle_seconds=idle_seconds)
+        self._scaler = Scaler(new_id=new_id, policy=policy, idle_seconds=idle_seconds)
         self._provider: EnvironmentProvider | None = None
         self._provider_news: ProviderNews | None = None
         self._to_holder: Holder | None = None
