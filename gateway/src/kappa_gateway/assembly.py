@@ -44,6 +44,7 @@ from kappa_gateway.links.scaling import Scaling
 from kappa_gateway.links.shell import InvocationPort
 from kappa_gateway.observe.access import AccessLog
 from kappa_gateway.observe.metrics import Metrics
+from kappa_gateway.observe.provisioned import provisioned_families
 from kappa_gateway.operations.locks import KeyedLocks
 from kappa_gateway.operations.settle import Settler
 from kappa_gateway.settings import GatewaySettings
@@ -151,6 +152,11 @@ class AssembledGateway(ABC):
         self._closers.append(provisioning.close)
         links.scaling.on_provisioned = provisioning.changed
         observer.on_provisionable = provisioning.seen
+        self.metrics.collect_from(
+            lambda: provisioned_families(
+                links.port.provisioned_use, in_flight=links.port.provisioned_in_flight, progress=links.scaling.provisioned
+            )
+        )
         index = FunctionIndex(
             store=self.store,
             make_spec=make_spec,

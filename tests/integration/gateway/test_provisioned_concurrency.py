@@ -76,8 +76,18 @@ class Provisioned:
         return result
 
 
+def page_of(kappa: KappaDev) -> str:
+    page: str = urlopen(f"{kappa.endpoint}/metrics", timeout=10).read().decode()
+    return page
+
+
+def metric(kappa: KappaDev, series: str) -> float:
+    (line,) = [line for line in page_of(kappa).splitlines() if line.startswith(f"{series} ")]
+    return float(line.split()[-1])
+
+
 def environments(kappa: KappaDev) -> int:
-    page = urlopen(f"{kappa.endpoint}/metrics", timeout=10).read().decode()
+    page = page_of(kappa)
     return sum(int(number) for number in re.findall(r"^kappa_gateway_environments{state=\"\w+\"} (\d+)", page, re.MULTILINE))
 
 
@@ -94,6 +104,10 @@ def test_environments_are_initialised_before_ready_and_serve_first(kappa: KappaD
     with ThreadPoolExecutor(3) as pool:
         at_once = list(pool.map(lambda _: function.invoke("1", seconds=0.3), range(3)))
     assert sorted(one["type"] for one in at_once) == ["on-demand", "provisioned-concurrency", "provisioned-concurrency"]
+    function_1 = 'account="000000000000",function="first"'
+    assert metric(kappa, f'kappa_gateway_provisioned_invocations_total{{{function_1},version="1"}}') == 5
+    assert metric(kappa, f'kappa_gateway_provisioned_spillover_invocations_total{{{function_1},version="1"}}') == 1
+    assert metric(kappa, f'kappa_provisioned_environments{{{function_1},state="ready",version="1"}}') == 2
 
 
 def test_reserved_equal_to_provisioned_leaves_nothing_for_latest(kappa: KappaDev) -> None:

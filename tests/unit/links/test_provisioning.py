@@ -16,6 +16,7 @@ from kappa_core.resources import Alias, Function, FunctionVersion, Key, Provisio
 from kappa_core.rules.provisioned import Progress, Provisionable
 from kappa_core.spec import VersionSpec
 from kappa_gateway.hot.version import Version
+from kappa_gateway.links.provisioned_use import ProvisionedUse
 from kappa_gateway.links.provisioning import Provisioning
 from made_specs import version_spec
 
@@ -30,6 +31,7 @@ class World:
         self.told: list[dict[str, int]] = []
         self.error: Exception | None = None
         self.unreadable = 0
+        self.provisioned_use = ProvisionedUse()
         self.provisioning = Provisioning(
             store=self, scaling=self, port=self, make_spec=self.make_spec, sleep=lambda seconds: asyncio.sleep(0)
         )
@@ -117,6 +119,22 @@ def test_the_scaler_is_told_and_its_progress_is_noted() -> None:
         noted = await world.state()
         assert noted is not None
         assert (noted.ready, noted.status, noted.revision) == (2, "READY", revision(world))
+
+    run(scenario)
+
+
+def test_spillover_counts_only_while_something_is_provisioned() -> None:
+    async def scenario(world: World) -> None:
+        alias = await world.alias(1)
+        use = world.provisioned_use
+        for environment in ("provisioned-1", "2", "2"):
+            use.count(revision(world), environment)
+        use.count("another", "3")
+        world.provisioning.seen(alias, True)
+        await world.quiet()
+        use.count(revision(world), "2")
+        (one,) = use.uses.values()
+        assert (one.invocations, one.spillover, one.version) == (1, 2, "$LATEST")
 
     run(scenario)
 

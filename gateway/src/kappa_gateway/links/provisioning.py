@@ -25,6 +25,7 @@ from kappa_core.rules.deletion import belongs
 from kappa_core.rules.provisioned import Progress, Provisionable, qualifier_of, requested, states, version_of
 from kappa_core.spec import VersionSpec
 from kappa_gateway.hot.version import Version
+from kappa_gateway.links.provisioned_use import ProvisionedUse
 
 _log = logging.getLogger("kappa.scaler")
 
@@ -44,6 +45,10 @@ class Scaling(Protocol):
 
 
 class Port(Protocol):
+    """The links, as far as this needs them; see kappa_gateway.links.shell."""
+
+    provisioned_use: ProvisionedUse
+
     def learn(self, spec: VersionSpec, function_key: str, reserved: int | None) -> None: ...
 
 
@@ -160,11 +165,14 @@ class Provisioning:
             self._port.learn(spec, function_key, function.reserved_concurrency)
             number, _ = targets.get(spec.revision, (0, 0.0))
             start_seconds = START_SECONDS + max(PROVISIONED_INIT_SECONDS, spec.timeout)
+            self._port.provisioned_use.configure(spec)
             targets[spec.revision] = (number + requested(resource), start_seconds)
             found[resource.key] = _Source(version_of(resource), revision=spec.revision)
         for one in self._known.get(key, ()):
             self._sources.pop(one, None)
         self._sources |= found
+        for revision in [revision for revision, of in self._function_of.items() if of == key and revision not in targets]:
+            self._port.provisioned_use.forget(revision)
         self._function_of = {revision: of for revision, of in self._function_of.items() if of != key} | dict.fromkeys(
             targets, key
         )

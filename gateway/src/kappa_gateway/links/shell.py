@@ -25,8 +25,9 @@ from kappa_core.link.dispatch import Dispatcher
 from kappa_core.link.effects import Effect
 from kappa_core.link.frames import RESUME_SECONDS, Collected, Demand, Deny, Frame, FrameType, Hello, LogLine
 from kappa_core.link.transport import Link
-from kappa_core.spec import VersionSpec
+from kappa_core.spec import VersionSpec, initialization_type
 from kappa_gateway.links.killed import Autopsy, killed
+from kappa_gateway.links.provisioned_use import ProvisionedUse
 from kappa_gateway.links.sealing import SpecSeal
 
 logger = logging.getLogger("kappa.link")
@@ -154,6 +155,7 @@ class InvocationPort:
         """Applied to every spec that is assigned: what is short-lived in it (links, keys) begins to age then."""
         self._autopsy = autopsy
         self._autopsies: set[asyncio.Task[None]] = set()
+        self.provisioned_use = ProvisionedUse()
         self._specs: dict[str, VersionSpec] = {}
         """By revision: what was invoked here or runs here."""
         self._reserved: dict[str, int | None] = {}
@@ -275,6 +277,16 @@ class InvocationPort:
         counts["busy"] = min(in_flight, ready)
         counts["idle"] = ready - counts["busy"]
         return Stats(counts, in_flight, self._dispatcher.waiting(), self._cold_starts, len(self._links))
+
+    def provisioned_in_flight(self) -> dict[str, int]:
+        """By revision: what runs on provisioned environments for this gateway now."""
+        counts: dict[str, int] = {}
+        for environment_id, _ in self._dispatcher.collect("", 0).busy:
+            where = self._of_environment.get(environment_id)
+            if where is not None and where[0].spec is not None and initialization_type(environment_id) != "on-demand":
+                revision = where[0].spec.revision
+                counts[revision] = counts.get(revision, 0) + 1
+        return counts
 
     # -- for scaling --------------------------------------------------------------------------------------------------
     def collect(self, function_key: str, number: int) -> Collected:
@@ -491,6 +503,8 @@ class InvocationPort:
         supervisor = self._links[effect.link]
         link = supervisor.link
         call.ran_on = (supervisor, effect.stream, self._loop.time())
+        if self.provisioned_use.uses and supervisor.spec is not None:
+            self.provisioned_use.count(supervisor.spec.revision, supervisor.environments[effect.stream])
         if call.on_data is not None:
             self._stream(call, call.on_data, supervisor, effect.stream, effect.epoch)
         link.send(FrameType.INVOKE, call.invoke, stream=effect.stream, epoch=effect.epoch, payload=call.payload)

@@ -133,8 +133,8 @@ class Metrics:
         """Count one answer of the control plane."""
         self.api_requests.labels(operation, str(status)).inc()
 
-    def collect_from(self, collect: Callable[[], Iterable[GaugeMetricFamily]]) -> None:
-        """Add gauges that are computed at scrape time (environments by state, waiters)."""
+    def collect_from(self, collect: Callable[[], Iterable[Family]]) -> None:
+        """Add what is computed at scrape time (environments by state, waiters)."""
         self.registry.register(_Scrape(collect))
 
     def count_dropped_log_lines(self, read: Callable[[], int]) -> None:
