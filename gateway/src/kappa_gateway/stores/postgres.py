@@ -51,9 +51,9 @@ _SESSION: Final = {
     "enable_mergejoin": "off",
 }
 
-_LOST: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, ConnectionError)
+LOST: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, ConnectionError)
 """What asyncpg raises on a connection, besides TimeoutError."""
-_ERRORS: Final = (*_LOST, OSError, ValueError)
+_ERRORS: Final = (*LOST, OSError, ValueError)
 """What it raises while it connects; a timeout is an OSError, an address that means nothing a ValueError."""
 
 
@@ -117,7 +117,7 @@ class Postgres:
             # The statement may still run; nobody else is to wait for it on this connection.
             connection.terminate()
             raise StoreUnavailable("PostgreSQL did not answer in time") from error
-        except _LOST as error:
+        except LOST as error:
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                 # A failover: what was the primary is a standby now.
                 await self._pool.expire_connections()

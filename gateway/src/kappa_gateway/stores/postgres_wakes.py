@@ -13,10 +13,8 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-import asyncpg
-
 from kappa_core.ports.store import StoreUnavailable
-from kappa_gateway.stores.postgres import CONNECT_SECONDS, Postgres
+from kappa_gateway.stores.postgres import CONNECT_SECONDS, LOST, Postgres
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +62,7 @@ class Wakes:
                 finally:
                     self._listening = False
                     await self._tell_last(connection)
-            except (StoreUnavailable, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except (StoreUnavailable, *LOST, OSError) as error:
                 _log.info("news of other gateways' events does not arrive: %s", error)
             await asyncio.sleep(RECONNECT_SECONDS)
 
@@ -104,5 +102,5 @@ class Wakes:
             if self._untold and not connection.is_closed():
                 await self._flush(connection)
             await connection.close(timeout=CONNECT_SECONDS)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        except (*LOST, OSError):
             connection.terminate()
