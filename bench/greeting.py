@@ -6,6 +6,7 @@ No test cluster has room for so many pods: theirs are never scheduled, and :mod:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 from bench.client import invocation
@@ -41,7 +42,7 @@ async def _measure(report: Report, release: Release, count: int) -> None:
         begun = time.perf_counter()
         first = await asyncio.to_thread(_invoke, release.endpoint, connections=count, requests=1)
         report.add(title, "until all have run something once", time.perf_counter() - begun, "s")
-        report.add(title, "failures of these", sum(first.failures.values()), "", at_most=0)
+        _failures(report, title, first)
         before = {pod["metadata"]["name"] for pod in release.gateways()}
         scale = ("scale", "deployment/kappa-gateway", "--replicas=3")
         begun = time.perf_counter()
@@ -51,17 +52,25 @@ async def _measure(report: Report, release: Release, count: int) -> None:
         )
         runs = time.perf_counter()
         report.add(title, "from the patch until its container runs", runs - begun, "s")
-        await asyncio.to_thread(eventually, lambda: _greeted(release, new) >= count, what="all have greeted", pause=0.1)
+        await asyncio.to_thread(
+            eventually, lambda: _greeted(release, new) >= count, what="all have greeted", seconds=WAIT_SECONDS, pause=0.1
+        )
         report.add(title, "from then until all have greeted it", time.perf_counter() - runs, "s")
         await asyncio.sleep(METRICS_SECONDS)
         report.add(title, "its CPU from its start until some seconds later", cpu_seconds(release, "gateway", pod=new), "s")
         report.add(title, "its memory", memory_megabytes(release, "gateway", pod=new), "MB")
         seen = await asyncio.to_thread(_invoke, f"http://{address}:{PORT}", connections=8, seconds=3.0)
         report.add(title, "invocations through it, c8 (the pods are played): p50", seen.p50_ms, "ms")
-        report.add(title, "failures of these", sum(seen.failures.values()), "", at_most=0)
+        _failures(report, title, seen)
     finally:
         playing.cancel()
-        await asyncio.gather(playing, return_exceptions=True)
+        with contextlib.suppress(asyncio.CancelledError):
+            await playing
+
+
+def _failures(report: Report, title: str, seen: Seen) -> None:
+    kinds = "".join(f", {kind}" for kind in seen.failures)
+    report.add(title, f"failures of these{kinds}", sum(seen.failures.values()), "", at_most=0)
 
 
 def _new(release: Release, before: set[str]) -> list[tuple[str, str]]:

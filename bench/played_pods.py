@@ -11,22 +11,20 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from kappa_core.link.frames import Invoke, Result
 from kappa_core.spec import VersionSpec
 from kappa_crds import labels
-from kappa_crds.api import KubernetesApi, api_path
+from kappa_crds.api import KubernetesApi, Object, api_path
+from kappa_crds.watching import Informer
 from kappa_runtime.link.client import LinkClient
 from kappa_runtime.link.dialling import Trust
 from kappa_runtime.link.discovery import Discovery
 
 LINKS = "kappa-gateway-links"
 PORT = 9443
-LOOK_SECONDS = 0.2
-"""How often new pods and the Service's endpoints are looked for."""
 TOKENS_AT_ONCE = 16
 
 
@@ -83,29 +81,35 @@ class PlayedPods:
         self._namespace = namespace
         self._function = function
         self._gateways: set[str] = set()
-        self._played: dict[str, _Played] = {}
+        self._played: dict[str, _Played | None] = {}
+        """By UID; None until it has its token."""
+        self._tasks: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Semaphore(TOKENS_AT_ONCE)
-
-    @property
-    def number(self) -> int:
-        """How many are linked to every gateway that they know of."""
-        return sum(each.client.complete for each in self._played.values())
 
     async def play(self) -> None:
         """Until it is cancelled."""
         api = await KubernetesApi.connect()
-        pods = api_path("v1", "pods", namespace=self._namespace)
         try:
             with tempfile.TemporaryDirectory() as folder:
                 trust = await self._trust(api, Path(folder) / "ca.crt")
-                while True:
-                    self._gateways = await self._addresses(api)
-                    found, _ = await api.list(pods, label_selector=f"{labels.FUNCTION}={self._function}")
-                    new = [pod for pod in found if pod["metadata"]["uid"] not in self._played]
-                    await asyncio.gather(*(self._take(api, pod, trust) for pod in new))
-                    await asyncio.sleep(LOOK_SECONDS)
+                pods = Informer(
+                    api,
+                    api_path("v1", "pods", namespace=self._namespace),
+                    label_selector=f"{labels.FUNCTION}={self._function}",
+                    on_change=lambda _change, pod: self._seen(api, pod, trust),
+                )
+                endpoints = Informer(
+                    api,
+                    api_path("discovery.k8s.io/v1", "endpointslices", namespace=self._release),
+                    label_selector=f"kubernetes.io/service-name={LINKS}",
+                    on_change=lambda _change, _slice: self._found(endpoints.items.values()),
+                )
+                await asyncio.gather(pods.run(), endpoints.run())
         finally:
-            await asyncio.gather(*(each.close() for each in self._played.values()))
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*(each.close() for each in self._played.values() if each is not None))
             await api.close()
 
     async def _trust(self, api: KubernetesApi, file: Path) -> Trust:
@@ -113,14 +117,19 @@ class PlayedPods:
         file.write_text(authority["data"]["ca.crt"], encoding="ascii")
         return Trust(file, name=f"{LINKS}.{self._release}.svc")
 
-    async def _addresses(self, api: KubernetesApi) -> set[str]:
-        slices, _ = await api.list(
-            api_path("discovery.k8s.io/v1", "endpointslices", namespace=self._release),
-            label_selector=f"kubernetes.io/service-name={LINKS}",
-        )
-        return {address for each in slices for endpoint in each.get("endpoints") or () for address in endpoint["addresses"]}
+    def _found(self, slices: Iterable[Object]) -> None:
+        self._gateways = {
+            address for each in slices for endpoint in each.get("endpoints") or () for address in endpoint["addresses"]
+        }
 
-    async def _take(self, api: KubernetesApi, pod: dict[str, Any], trust: Trust) -> None:
+    def _seen(self, api: KubernetesApi, pod: Object, trust: Trust) -> None:
+        if pod["metadata"]["uid"] not in self._played:
+            self._played[pod["metadata"]["uid"]] = None
+            task = asyncio.get_running_loop().create_task(self._take(api, pod, trust))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _take(self, api: KubernetesApi, pod: Object, trust: Trust) -> None:
         metadata = pod["metadata"]
         bound = {"kind": "Pod", "apiVersion": "v1", "name": metadata["name"], "uid": metadata["uid"]}
         account = api_path("v1", "serviceaccounts", namespace=self._namespace, name=pod["spec"]["serviceAccountName"])
