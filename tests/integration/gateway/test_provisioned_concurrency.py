@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,13 +21,14 @@ import pytest
 from kappa_dev import KappaDev, kappa_dev
 
 CODE = """
-import os, time
+import os, socket, time
 BORN = time.time()
 if os.environ.get("BROKEN"):
     raise RuntimeError("no init")
 def handler(event, context):
     if event.get("exit"): os._exit(1)
-    time.sleep(event.get("seconds", 0))
+    if "gate" in event:
+        with socket.create_connection(("127.0.0.1", event["gate"])) as gate: gate.recv(1)
     return {"pid": os.getpid(), "type": os.environ["AWS_LAMBDA_INITIALIZATION_TYPE"], "born": BORN,
             "version": context.function_version}
 """
@@ -101,9 +103,13 @@ def test_environments_are_initialised_before_ready_and_serve_first(kappa: KappaD
     found = [function.invoke("1") for _ in range(3)]
     assert {one["type"] for one in found} == {"provisioned-concurrency"}
     assert all(one["born"] < ready_at for one in found)
-    with ThreadPoolExecutor(3) as pool:
-        at_once = list(pool.map(lambda _: function.invoke("1", seconds=0.3), range(3)))
-    assert sorted(one["type"] for one in at_once) == ["on-demand", "provisioned-concurrency", "provisioned-concurrency"]
+    with socket.create_server(("127.0.0.1", 0)) as gate, ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(function.invoke, "1", gate=gate.getsockname()[1]) for _ in range(2)]
+        held = [gate.accept()[0] for _ in running]
+        assert function.invoke("1")["type"] == "on-demand"
+        for connection in held:
+            connection.close()
+        assert {one.result()["type"] for one in running} == {"provisioned-concurrency"}
     function_1 = 'account="000000000000",function="first"'
     assert metric(kappa, f'kappa_gateway_provisioned_invocations_total{{{function_1},version="1"}}') == 5
     assert metric(kappa, f'kappa_gateway_provisioned_spillover_invocations_total{{{function_1},version="1"}}') == 1
@@ -178,7 +184,6 @@ def test_it_is_there_again_after_a_kill(tmp_path: Path) -> None:
             assert environments(kappa) >= 2
         function.ready("live", 2)
         assert environments(kappa) == 2
-        before = {function.invoke("live")["pid"] for _ in range(3)}
-        time.sleep(0.5)  # longer than the idle window, which is not for these
-        assert function.invoke("live")["pid"] in before | {function.invoke("live")["pid"]}
-        function.ready("live", 2)
+        function.invoke("$LATEST")
+        eventually(lambda: environments(kappa), lambda number: number == 2)  # its idle window is over, and is not for the others
+        assert function.get("live")["Status"] == "READY"

@@ -23,10 +23,11 @@ from kappa_core.limits import Limits
 from kappa_core.link import effects, frames
 from kappa_core.link.dispatch import Dispatcher
 from kappa_core.link.effects import Effect
-from kappa_core.link.frames import RESUME_SECONDS, Collected, Demand, Deny, Frame, FrameType, Hello, LogLine
+from kappa_core.link.frames import RESUME_SECONDS, Collected, Deny, Frame, FrameType, Hello, LogLine
 from kappa_core.link.transport import Link
 from kappa_core.spec import VersionSpec, initialization_type
 from kappa_gateway.links.killed import Autopsy, killed
+from kappa_gateway.links.news import EnvironmentNews
 from kappa_gateway.links.provisioned_use import ProvisionedUse
 from kappa_gateway.links.sealing import SpecSeal
 
@@ -43,32 +44,6 @@ OnData = Callable[[bytes, Callable[[int], None]], None]
 """Takes a piece of a streamed response and a function to call with the number of bytes that were passed on."""
 OnLogs = Callable[[VersionSpec, Sequence[LogLine], Mapping[int, str]], None]
 """Takes log lines and the log stream names by :attr:`LogLine.stream`."""
-
-
-class EnvironmentNews(Protocol):
-    """Told what supervisors say of their environments and what this gateway's waiters need."""
-
-    def learn(self, spec: VersionSpec, function_key: str, reserved: int | None, /) -> None: ...
-
-    def superseded(self, revision: str, /) -> None: ...
-
-    def set_reserved(self, function_key: str, reserved: int | None, /) -> None: ...
-
-    def function_removed(self, function_key: str, /) -> None: ...
-
-    def demand(self, demand: Demand, /) -> None: ...
-
-    def supervisor_up(self, hello: Hello, spec: VersionSpec | None, /) -> None: ...
-
-    def supervisor_down(self, supervisor_id: str, /) -> None: ...
-
-    def environment(self, supervisor_id: str, environment_id: str, revision: str, state: str, /) -> None: ...
-
-    def draining(self, supervisor_id: str, environment_id: str, revision: str, /) -> None: ...
-
-    def retire_refused(self, environment_id: str, refused: frames.Refused, /) -> None: ...
-
-    def gone(self, supervisor_id: str, environment_id: str, reason: str, /) -> None: ...
 
 
 class Stats(NamedTuple):
