@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -32,17 +33,24 @@ def test_an_update_under_load_fails_no_invocation_and_ends_in_the_new_configurat
     assert {each.answer for each in running.outcomes} == {"one", "two"}
 
 
-def test_a_helm_upgrade_that_replaces_every_gateway_under_load_fails_no_invocation(release: Release, name: str) -> None:
+def test_a_helm_upgrade_and_a_rollback_that_replace_every_gateway_under_load_fail_no_invocation(
+    release: Release, name: str
+) -> None:
     release.apply_function(name, WORD, environment={"variables": {"WORD": "here"}})
-    before = {pod["metadata"]["name"] for pod in release.gateways()}
-    pods = {pod["metadata"]["name"] for pod in release.pods(name)}
-    with load(release.client, name) as running:
-        running.wait_for(20)
-        pods = {pod["metadata"]["name"] for pod in release.pods(name)}
-        release.upgrade(gateway={"podAnnotations": {"test/revision": str(time.time())}})
+
+    def replaced(change: Callable[[], object]) -> None:
+        before = {pod["metadata"]["name"] for pod in release.gateways()}
+        change()
         eventually(
             lambda: not before & {pod["metadata"]["name"] for pod in release.gateways()}, what="every gateway is a new one"
         )
+
+    with load(release.client, name) as running:
+        running.wait_for(20)
+        pods = {pod["metadata"]["name"] for pod in release.pods(name)}
+        replaced(lambda: release.upgrade(gateway={"podAnnotations": {"test/revision": str(time.time())}}))
+        running.wait_for(20)
+        replaced(release.rollback)
         running.wait_for(20)
     assert not running.errors, running.describe()
     assert {pod["metadata"]["name"] for pod in release.pods(name)} & pods, "the function's pods went with the gateways"

@@ -124,7 +124,7 @@ class Release:
         """The namespace of account 000000000000."""
         self.values = dict(values)
         self._clients: list[Any] = []
-        self._forward: subprocess.Popen[bytes] | None = None
+        self._forwards: list[subprocess.Popen[bytes]] = []
         self._endpoint = ""
         self._keys: tuple[str, str] | None = None
 
@@ -136,6 +136,18 @@ class Release:
     def upgrade(self, **values: Any) -> str:
         """`helm upgrade` with further values on top."""
         return self._helm("upgrade", **values)
+
+    def rollback(self) -> str:
+        """`helm rollback` to the revision before."""
+        return self.cluster.helm(
+            "rollback",
+            "kappa",
+            "--namespace",
+            self.namespace,
+            "--wait",
+            f"--timeout={INSTALL_SECONDS}s",
+            seconds=INSTALL_SECONDS + 60,
+        )
 
     def _helm(self, verb: str, **values: Any) -> str:
         both = json.dumps(_merged(self.values, values))
@@ -179,8 +191,15 @@ class Release:
             if _reachable(address, port):
                 self._endpoint = f"http://{address}:{port}"
             else:
-                self._endpoint = self._forwarded(port)
+                self._endpoint = self._forwarded("service/kappa-gateway", port)
         return self._endpoint
+
+    def endpoint_of(self, gateway: Object) -> str:
+        """One gateway alone, by its pod."""
+        address, port = gateway["status"]["podIP"], 9000
+        if _reachable(address, port):
+            return f"http://{address}:{port}"
+        return self._forwarded(f"pod/{gateway['metadata']['name']}", port)
 
     @property
     def keys(self) -> tuple[str, str]:
@@ -220,6 +239,11 @@ class Release:
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         }
+
+    def kappa(self, *arguments: str, endpoint: str = "") -> str:
+        """Run `kappa` against the Service, or another endpoint; what it prints. Raises CommandError."""
+        environment = self.environment() | ({"AWS_ENDPOINT_URL_LAMBDA": endpoint} if endpoint else {})
+        return run(str(SCRIPTS / "kappa"), *arguments, environment=environment)
 
     def aws(self, *arguments: str) -> Any:
         """Run the AWS CLI against the Service; the JSON it prints, or None. Raises CommandError."""
@@ -281,21 +305,22 @@ class Release:
         for client in self._clients:
             client.close()
         self._clients.clear()
-        if self._forward is not None:
-            self._forward.kill()
-            self._forward.wait()
-            self._forward = None
+        for forward in self._forwards:
+            forward.kill()
+            forward.wait()
+        self._forwards.clear()
         self._endpoint = ""
 
-    def _forwarded(self, port: int) -> str:
+    def _forwarded(self, target: str, port: int) -> str:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             local = free.getsockname()[1]
-        self._forward = subprocess.Popen(
-            ["kubectl", "--namespace", self.namespace, "port-forward", "service/kappa-gateway", f"{local}:{port}"],
+        forward = subprocess.Popen(
+            ["kubectl", "--namespace", self.namespace, "port-forward", target, f"{local}:{port}"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        self._forwards.append(forward)
         eventually(lambda: _reachable("127.0.0.1", local), what="the port-forward listens", seconds=20)
         return f"http://127.0.0.1:{local}"
 
