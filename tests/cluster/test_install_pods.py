@@ -51,6 +51,29 @@ def test_a_full_tmp_is_an_error_of_the_handler_and_costs_no_pod(release: Release
     assert same["status"]["containerStatuses"][0]["restartCount"] == 0
 
 
+TAKES_TMP = """
+import os, time
+
+def handler(event, context):
+    if event:
+        with open("/tmp/large", "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, event << 20)
+        time.sleep(50)
+    return os.listdir("/tmp")
+"""
+
+
+def test_a_tmp_on_disk_that_is_over_its_size_is_an_error_of_the_function_and_costs_no_pod(release: Release, name: str) -> None:
+    release.apply_function(name, TAKES_TMP, timeout=60, ephemeralStorage={"size": 513})
+    failure, error = invoke(release, name, 600)
+    assert (failure, error["errorType"]) == ("Unhandled", "Runtime.ExitError")
+    assert "No space left on device: /tmp holds more than 513 MB" in error["errorMessage"]
+    (pod,) = release.pods(name)
+    assert invoke(release, name, 0) == ("", [])
+    (same,) = release.pods(name)
+    assert same["metadata"]["uid"] == pod["metadata"]["uid"]
+
+
 def _objects(cluster: Cluster, namespace: str, *, password: str) -> None:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "database"}, "stringData": {"password": password}}
     settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "database"}, "data": {"host": "db.internal"}}

@@ -230,6 +230,29 @@ def handler(event, context):
     asyncio.run(scenario())
 
 
+def test_a_tmp_over_its_size_ends_the_runtime_and_goes_where_no_filesystem_refused_it(tmp_path: Path) -> None:
+    code = """
+import os, time
+def handler(event, context):
+    folder = os.environ["TMPDIR"]
+    if event:
+        with open(os.path.join(folder, "large"), "wb") as file:
+            file.write(bytes(event << 20))
+        time.sleep(15)
+    return os.listdir(folder)
+"""
+
+    async def scenario() -> None:
+        async with supervised(tmp_path, code, ephemeral_mb=4, timeout=20.0) as function:
+            result, payload = await function.invoke(8)
+            text = "No space left on device: /tmp holds more than 4 MB"
+            assert error(payload) == ("Runtime.ExitError", f"RequestId: {result.request_id} Error: {text}")
+            assert text in function.log_of(result.request_id)
+            assert await function.returned(0) == []
+
+    asyncio.run(scenario())
+
+
 def test_memory_that_forks_share_counts_once(tmp_path: Path) -> None:
     code = """
 import os, time

@@ -6,6 +6,7 @@
 ``launching``              which command and files a runtime and client need
 ``process``, ``zygote``    starting, watching and ending processes (with ``started``)
 ``memory``                 how much a runtime uses, and the end of one that uses too much
+``storage``                how much it keeps in /tmp, where the filesystem does not say when that is full
 ``sandbox``                the filesystem that it sees
 ``environment_variables``  the variables that it sees
 ``log_capture``            what it prints; what Lambda itself writes into the log is said by :mod:`kappa_core.rules.log_lines`

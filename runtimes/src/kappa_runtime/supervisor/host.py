@@ -28,13 +28,14 @@ from kappa_core.link.frames import LogLine
 from kappa_core.rules.log_lines import lines_for
 from kappa_core.spec import VersionSpec
 from kappa_runtime.nursery import descent
-from kappa_runtime.supervisor import environment_variables, launching, sandbox
+from kappa_runtime.supervisor import environment_variables, launching, sandbox, storage
 from kappa_runtime.supervisor.environment_variables import Identity, Places
 from kappa_runtime.supervisor.errors import SandboxConflict, SpawnFailed, SupervisorError, ZygoteLost
 from kappa_runtime.supervisor.lifecycle import Environment
 from kappa_runtime.supervisor.process import Launch
 from kappa_runtime.supervisor.runtime_session import RuntimeSession
 from kappa_runtime.supervisor.sandbox import Layout, Mode, Plan, Support
+from kappa_runtime.supervisor.storage import StorageWatch
 from kappa_runtime.supervisor.zygote import Zygote
 
 __all__ = ["Environment", "Host", "Zygote"]
@@ -94,6 +95,7 @@ class Host:
         self._closed = False
         self._memory_timer: asyncio.TimerHandle | None = None
         self._watched: set[Environment] = set()
+        self._storage: StorageWatch[Environment] | None = None
         self.lines = lines_for(spec, "")
 
     async def prepare(self) -> None:
@@ -132,6 +134,7 @@ class Host:
             except SandboxConflict:
                 if self._mode == "namespaces":
                     raise
+        self._storage = self._storage_watch()
 
     def _make_layout(self) -> Layout:
         spec = self.spec
@@ -174,7 +177,7 @@ class Host:
         if not self._own_machine:
             shutil.rmtree(self._temporary(environment), ignore_errors=True)
         elif not self.environments:
-            _empty(_TEMPORARY)  # the next environment is to find nothing of this one
+            storage.empty(_TEMPORARY)  # the next environment is to find nothing of this one
 
     def _temporary(self, environment: Environment) -> Path:
         return self._work_dir / "tmp" / environment.log_stream[-32:]
@@ -230,8 +233,10 @@ class Host:
 
     # -- memory ------------------------------------------------------------------------------------------------------
     def watch_memory(self, environment: Environment) -> None:
-        """Something runs in it: look at its memory until nothing does."""
+        """Something runs in it: look at its memory, and at its /tmp where that has no size, until nothing does."""
         self._watched.add(environment)
+        if self._storage is not None:
+            self._storage.watch(environment)
         if self._memory_timer is None:
             self._memory_timer = asyncio.get_running_loop().call_later(MEMORY_WATCH_SECONDS, self._look_at_memory)
 
@@ -245,6 +250,22 @@ class Host:
                 environment.end_for_memory()
         if self._watched:
             self._memory_timer = asyncio.get_running_loop().call_later(MEMORY_WATCH_SECONDS, self._look_at_memory)
+
+    # -- /tmp --------------------------------------------------------------------------------------------------------
+    def _storage_watch(self) -> StorageWatch[Environment] | None:
+        """None where the filesystem itself says when it is full."""
+        limit_mb = self.spec.ephemeral_mb
+        if self.sandboxed or (self._own_machine and storage.has_size(_TEMPORARY, limit_mb=limit_mb)):
+            return None
+        return StorageWatch(limit_mb=limit_mb, folder_of=self._folder_of)
+
+    def _folder_of(self, environment: Environment) -> Path:
+        return _TEMPORARY if self._own_machine else self._temporary(environment)
+
+    async def empty_storage(self, environment: Environment) -> None:
+        """Remove what it keeps in /tmp; nothing of it runs."""
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(storage.empty, self._folder_of(environment))
 
     # -- the end -----------------------------------------------------------------------------------------------------
     def _reap_orphans(self) -> None:
@@ -260,6 +281,8 @@ class Host:
         if self._memory_timer is not None:
             self._memory_timer.cancel()
             self._memory_timer = None
+        if self._storage is not None:
+            self._storage.close()
         await asyncio.gather(*(environment.shutdown("the supervisor ends") for environment in list(self.environments.values())))
         if self._zygote is not None:
             await self._zygote.closed()
@@ -268,13 +291,3 @@ class Host:
             self._reap_orphans()
             self._reap_timer.cancel()
         shutil.rmtree(self._work_dir, ignore_errors=True)
-
-
-def _empty(folder: Path) -> None:
-    """Remove what is in a folder, as far as that goes."""
-    for entry in folder.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                entry.unlink()

@@ -124,6 +124,7 @@ class Environment:
         self._namespaces: tuple[int, ...] = ()
         self._budget = LogBudget(self._loop.time())
         self._out_of_memory = False
+        self._out_of_storage = False
         self._marker = f"AWS_LAMBDA_LOG_STREAM_NAME={log_stream}".encode()
         self._ending: asyncio.Task[None] | None = None
 
@@ -323,6 +324,9 @@ class Environment:
             status = "error"
         if isinstance(outcome, Failure):
             await self._reset()
+            if self._out_of_storage:
+                self._out_of_storage = False
+                await self._host.empty_storage(self)
             self._log_failure(request_id, outcome)
         self._say_dropped()
         report = Report(
@@ -456,6 +460,17 @@ class Environment:
         """The runtime uses more than the function has: AWS's kernel would kill it."""
         self._out_of_memory = True
         if self._session is not None:
+            process.kill_group(self._session.pid)
+
+    def end_for_storage(self) -> None:
+        """Its /tmp holds more than it may, and nothing refused to take it: on AWS a write would have failed before."""
+        invocation = self._invocation
+        if invocation is None or invocation.future.done():
+            return
+        self._out_of_storage = True
+        text = f"No space left on device: /tmp holds more than {self._spec.ephemeral_mb} MB"
+        invocation.future.set_result(Failure(error_type="Runtime.ExitError", text=text))
+        if self._session is not None and self._session.pid:
             process.kill_group(self._session.pid)
 
     # -- reset and end -----------------------------------------------------------------------------------------------
