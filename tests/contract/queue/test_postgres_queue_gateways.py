@@ -242,12 +242,11 @@ def test_an_enqueue_at_one_gateway_wakes_the_worker_of_another_and_not_its_own(p
 def test_news_arrive_again_after_the_connection_was_lost(
     postgres_server: PostgresServer, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kappa_gateway.stores.postgres_wakes.HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr("kappa_gateway.stores.postgres_wakes.RECONNECT_SECONDS", 0.05)
 
     async def scenario() -> None:
         heard: asyncio.Queue[str] = asyncio.Queue()
-        async with gateway(postgres_dsn) as first, gateway(postgres_dsn) as second:
+        async with gateway(postgres_dsn) as first, gateway(postgres_dsn, look_seconds=0.05) as second:
             second.listen(heard.put_nowait)
             assert await heard.get() == ""
             await asyncio.to_thread(postgres_server.kill_connections, postgres_dsn)

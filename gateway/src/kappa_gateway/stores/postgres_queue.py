@@ -1,8 +1,8 @@
 """EventQueue in PostgreSQL, for any number of gateways: an enqueue is answered after the commit that carried it, and many share one.
 
 What is stored how is in :mod:`.postgres_queue_rows`; connections and the words for a server that is away come from :mod:`.postgres`.
-Gateways lease side by side and skip what another holds; a lease ends by time alone, since nobody can know that another gateway is gone.
-:meth:`PostgresEventQueue.listen` carries the news of an enqueue to the workers of the other gateways.
+Gateways lease side by side and skip what another holds; a lease ends by time, or seconds after its gateway is gone
+(:mod:`.postgres_presence`). :meth:`PostgresEventQueue.listen` carries the news of an enqueue to the workers of the other gateways.
 
 Back-pressure goes by what the queue held a second ago and what this gateway has added since: gateways together may overshoot by what
 they take in within that second. Nothing is refused for want of room before the books have been read again.
@@ -22,6 +22,7 @@ from kappa_core.ports.store import StoreUnavailable
 from kappa_gateway.stores import postgres_queue_rows as rows
 from kappa_gateway.stores.gathering import Gathering
 from kappa_gateway.stores.postgres import Postgres
+from kappa_gateway.stores.postgres_presence import GONE_SECONDS, LOOK_SECONDS, Presence
 from kappa_gateway.stores.postgres_wakes import Wakes
 
 T = TypeVar("T")
@@ -44,14 +45,22 @@ _ENDED_FOR_ANOTHER: Final = (asyncpg.DeadlockDetectedError, asyncpg.Serializatio
 class PostgresEventQueue:
     """See the module. Use :meth:`open`; belongs to the event loop it was opened on."""
 
-    def __init__(self, postgres: Postgres, *, bounds: Bounds, clock_ms: Callable[[], int] | None) -> None:
+    def __init__(
+        self, postgres: Postgres, *, bounds: Bounds, clock_ms: Callable[[], int] | None, gone_seconds: float, look_seconds: float
+    ) -> None:
         self._postgres = postgres
         self._room = _Room(bounds)
         self._clock = clock_ms
         self._offset_ms = 0
         """Of the database's clock from this machine's."""
         self._turn = ""
-        self._wakes = Wakes(postgres)
+        presence = self._presence = Presence(self._freed, gone_seconds=gone_seconds, look_seconds=look_seconds)
+        self._wakes = Wakes(
+            postgres, look=self._look_around, leave=presence.leave, lost=presence.lost, heartbeat=presence.look_seconds
+        )
+        self._wake: Callable[[str], None] | None = None
+        self._longest_ms = 0
+        """The longest lease that was asked for here."""
         self._enqueues = Gathering[rows.Arrival, str](self._enqueue)
         self._acks = Gathering[Lease, None](self._ack)
         self._words = Gathering[rows.Word, None](self._say)
@@ -67,17 +76,32 @@ class PostgresEventQueue:
         *,
         bounds: Bounds = Bounds(),  # noqa: B008 - frozen
         clock_ms: Callable[[], int] | None = None,
+        gone_seconds: float = GONE_SECONDS,
+        look_seconds: float = LOOK_SECONDS,
     ) -> Self:
-        """The queue over connections that stay the caller's. ``clock_ms`` is the database's clock where none is given."""
-        return cls(postgres, bounds=bounds, clock_ms=clock_ms)
+        """The queue over connections that stay the caller's. ``clock_ms`` is the database's clock where none is given; the others are
+        those of :mod:`.postgres_presence`."""
+        return cls(postgres, bounds=bounds, clock_ms=clock_ms, gone_seconds=gone_seconds, look_seconds=look_seconds)
 
     def clock_ms(self) -> int:
         """The queue's time as of the last lease, epoch milliseconds: what its worker must go by."""
         return self._clock() if self._clock is not None else _epoch_ms() + self._offset_ms
 
+    @property
+    def holder(self) -> int | None:
+        """The number under which this gateway holds leases, while others can know that it is there."""
+        return self._presence.holder
+
+    @property
+    def looks(self) -> int:
+        """How often it has looked whether others are there."""
+        return self._presence.looks
+
     def listen(self, wake: Callable[[str], None]) -> None:
         """Until :meth:`close`: call ``wake`` with the uid of a function, or "" for any, when another gateway has put something into the
-        queue, and tell the others of what this one puts in. Without it workers find such events when they next look."""
+        queue, and tell the others of what this one puts in. Without it workers find such events when they next look, and leases end by time
+        alone."""
+        self._wake = wake
         self._wakes.start(wake)
 
     # -- the port --------------------------------------------------------------------------------------------------
@@ -90,10 +114,18 @@ class PostgresEventQueue:
 
     async def lease(self, limit: int, /, *, lease_ms: int, share: int, rooms: Mapping[str, int]) -> Leased:
         self._check_open()
+        self._longest_ms = max(self._longest_ms, lease_ms)
 
         async def work(connection: Any) -> Leased:
             found = await rows.lease(
-                connection, limit, now=self._now(), lease_ms=lease_ms, share=share, rooms=rooms, turn=self._turn
+                connection,
+                limit,
+                now=self._now(),
+                lease_ms=lease_ms,
+                share=share,
+                rooms=rooms,
+                turn=self._turn,
+                holder=self._presence.holder,
             )
             self._offset_ms = found.now - _epoch_ms()
             if found.leases:
@@ -217,6 +249,16 @@ class PostgresEventQueue:
                 except _ENDED_FOR_ANOTHER:
                     continue
             return await work(connection)
+
+    # -- other gateways ----------------------------------------------------------------------------------------------
+    async def _look_around(self, connection: Any) -> None:
+        await self._presence.look(connection, now=self._now(), lease_ms=self._longest_ms)
+
+    def _freed(self, function_uids: set[str]) -> None:
+        for function_uid in function_uids:
+            self._wakes.tell(function_uid)
+            if self._wake is not None:
+                self._wake(function_uid)
 
     # -- time ------------------------------------------------------------------------------------------------------
     def _now(self) -> int | None:

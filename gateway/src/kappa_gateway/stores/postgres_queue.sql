@@ -32,7 +32,7 @@ SELECT d.function_uid, d.key, d.event_id
 FROM unnest($1::text[], $2::text[]) AS k (uid, key) JOIN kappa.dedupe d ON d.function_uid = k.uid AND d.key = k.key;
 
 -- :name lease
--- $2 the function that the last lease ended with, $3 the share, $4 and $5 the rooms, $6 the limit, $7 for how long.
+-- $2 the function that the last lease ended with, $3 the share, $4 and $5 the rooms, $6 the limit, $7 for how long, $8 the holder or NULL.
 -- The first two parts step from function to function through the index, so that what they cost is their number and not that of their events;
 -- they go only as far as the limit needs. How many of each function are due is counted without a lock, and only so many are locked: the
 -- next ones, where another gateway has the first. The last row answers for those that found nothing: how many functions have something due,
@@ -84,7 +84,8 @@ chosen AS MATERIALIZED (
 ),
 leased AS (
     UPDATE kappa.events e
-    SET due_ms = (SELECT now FROM clock) + $7::bigint, epoch = nextval('kappa.epochs'), leases = e.leases + 1
+    SET due_ms = (SELECT now FROM clock) + $7::bigint, epoch = nextval('kappa.epochs'), leases = e.leases + 1,
+        holder = $8::integer, held = e.leases + 1
     FROM chosen c WHERE e.id = c.id
     RETURNING c.place, c.due_ms, e.id, e.epoch, e.leases, e.enqueued_ms, e.event_id, e.function_uid, e.arn, e.trace_id, e.note, e.payload
 )
@@ -165,7 +166,8 @@ chosen AS MATERIALIZED (
 ),
 alive AS (
     UPDATE kappa.events e SET
-        killed_ms = NULL, reason = '', detail = '', note = '', leases = 0, epoch = 0, enqueued_ms = t.now, due_ms = t.now
+        killed_ms = NULL, reason = '', detail = '', note = '', leases = 0, epoch = 0, enqueued_ms = t.now, due_ms = t.now,
+        holder = NULL, held = NULL
     FROM chosen c, clock t WHERE e.id = c.id
     RETURNING e.size
 ),
@@ -248,3 +250,47 @@ FROM (
         sum(done)::bigint AS done, sum(killed)::bigint AS killed
     FROM kappa.books GROUP BY uid) b
 ORDER BY uid;
+
+-- :name new_holder
+INSERT INTO kappa.holders (session) VALUES ($1) RETURNING id;
+
+-- :name take_number_again
+-- Others may have thought that it is gone.
+INSERT INTO kappa.holders (id, session) OVERRIDING SYSTEM VALUE VALUES ($1, $2) ON CONFLICT (id) DO NOTHING;
+
+-- :name lock_number
+SELECT pg_try_advisory_lock('kappa.holders'::regclass::oid::integer, $1);
+
+-- :name free_holders
+-- Those whose lock nobody has. Of a lock of two numbers, pg_locks has them as classid and objid.
+SELECT h.id FROM kappa.holders h
+WHERE NOT EXISTS (
+    SELECT FROM pg_locks l
+    WHERE l.locktype = 'advisory' AND l.classid = 'kappa.holders'::regclass::oid AND l.objid = h.id::oid AND l.objsubid = 2
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()));
+
+-- :name end_leases
+-- $2 the holder, $3 how long a lease is at most: only what is due within that is looked at, function by function. With the lock in hand the
+-- holder cannot come back in the middle of it; if it is back already, nothing happens.
+WITH clock AS MATERIALIZED (SELECT kappa.now_ms($1) AS now),
+gone AS (
+    DELETE FROM kappa.holders h
+    WHERE h.id = $2 AND pg_try_advisory_xact_lock('kappa.holders'::regclass::oid::integer, $2) RETURNING h.id
+),
+leased AS MATERIALIZED (
+    SELECT e.id FROM gone, (SELECT DISTINCT uid FROM kappa.books) b CROSS JOIN LATERAL (
+        SELECT e.id FROM kappa.events e
+        WHERE e.killed_ms IS NULL AND e.function_uid = b.uid AND e.due_ms > (SELECT now FROM clock)
+            AND e.due_ms <= (SELECT now FROM clock) + $3::bigint
+            AND e.epoch <> 0 AND e.holder = $2 AND e.held = e.leases) e
+),
+locked AS MATERIALIZED (
+    SELECT e.id FROM kappa.events e JOIN leased l ON l.id = e.id
+    WHERE e.epoch <> 0 AND e.holder = $2 AND e.held = e.leases AND e.killed_ms IS NULL
+    ORDER BY e.id FOR UPDATE OF e
+)
+UPDATE kappa.events e SET due_ms = (SELECT now FROM clock), epoch = 0, holder = NULL, held = NULL FROM locked l WHERE e.id = l.id
+RETURNING e.function_uid;
+
+-- :name leave
+DELETE FROM kappa.holders WHERE id = $1;

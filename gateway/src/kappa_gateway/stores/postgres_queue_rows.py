@@ -105,10 +105,18 @@ class Round(NamedTuple):
 
 
 async def lease(
-    connection: Any, limit: int, *, now: int | None, lease_ms: int, share: int, rooms: Mapping[str, int], turn: str
+    connection: Any,
+    limit: int,
+    *,
+    now: int | None,
+    lease_ms: int,
+    share: int,
+    rooms: Mapping[str, int],
+    turn: str,
+    holder: int | None,
 ) -> Round:
-    """See the port. ``turn`` is the function that the last lease ended with."""
-    rows = await connection.fetch(_SQL["lease"], now, turn, share, list(rooms), list(rooms.values()), limit, lease_ms)
+    """See the port. ``turn`` is the function that the last lease ended with; ``holder`` the number of a gateway that is present."""
+    rows = await connection.fetch(_SQL["lease"], now, turn, share, list(rooms), list(rooms.values()), limit, lease_ms, holder)
     summary = next(row for row in rows if row["id"] is None)
     taken = sorted((row for row in rows if row["id"] is not None), key=lambda row: (row["place"], row["due_ms"], row["id"]))
     rounds: dict[int, int] = {}
@@ -129,6 +137,32 @@ async def lease(
         for _, _, row in in_turn
     ]
     return Round(leases, summary["now"], summary["due_ms"], contended=summary["place"] > 0 and not leases)
+
+
+# -- holders of leases ---------------------------------------------------------------------------------------------
+async def be_present(connection: Any, number: int | None, *, session: str) -> tuple[int, bool]:
+    """Take a number, or with ``number`` that one again, and its lock on this connection; the number, and whether the lock was free."""
+    if number is None:
+        number = int(await connection.fetchval(_SQL["new_holder"], session))
+    else:
+        await connection.execute(_SQL["take_number_again"], number, session)
+    return number, bool(await connection.fetchval(_SQL["lock_number"], number))
+
+
+async def free_holders(connection: Any) -> list[int]:
+    """Numbers whose lock nobody has."""
+    return [row["id"] for row in await connection.fetch(_SQL["free_holders"])]
+
+
+async def end_leases(connection: Any, number: int, *, now: int | None, lease_ms: int) -> list[str]:
+    """Forget a holder and end its leases; the uid of the function of each. Nothing where its lock is taken."""
+    rows = await connection.fetch(_SQL["end_leases"], now, number, lease_ms, timeout=_LONG_SECONDS)
+    return [row["function_uid"] for row in rows]
+
+
+async def leave(connection: Any, number: int) -> None:
+    """Forget a holder that has no leases any more."""
+    await connection.execute(_SQL["leave"], number)
 
 
 class Word(NamedTuple):

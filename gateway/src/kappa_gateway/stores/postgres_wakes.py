@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from kappa_core.ports.store import StoreUnavailable
@@ -23,15 +23,19 @@ GATHER_SECONDS: Final = 0.01
 FUNCTIONS: Final = 64
 """More than this many at once are told as "any": a payload of NOTIFY has less than 8,000 bytes."""
 RECONNECT_SECONDS: Final = 1.0
-HEARTBEAT_SECONDS: Final = 10.0
-"""After which a connection is asked whether it still is one."""
+Look = Callable[[Any], Awaitable[None]]
+Leave = Callable[[Any], Awaitable[None]]
 
 
 class Wakes:
     """See the module. :meth:`start`, :meth:`tell` at any time, :meth:`close`."""
 
-    def __init__(self, postgres: Postgres) -> None:
+    def __init__(self, postgres: Postgres, *, look: Look, leave: Leave, lost: Callable[[], None], heartbeat: float) -> None:
+        """``look`` is called with the connection while there is one, at least every ``heartbeat`` seconds: a connection that is none any
+        more is noticed by that. ``leave`` is called before it is closed on purpose, ``lost`` when it is gone."""
         self._postgres = postgres
+        self._heartbeat = heartbeat
+        self._look, self._leave, self._lost = look, leave, lost
         self._untold: set[str] = set()
         self._something = asyncio.Event()
         self._listening = False
@@ -61,6 +65,7 @@ class Wakes:
                     await self._serve(connection, wake)
                 finally:
                     self._listening = False
+                    self._lost()
                     await self._tell_last(connection)
             except (StoreUnavailable, *LOST, OSError) as error:
                 _log.info("news of other gateways' events does not arrive: %s", error)
@@ -80,27 +85,28 @@ class Wakes:
         self._listening = True
         wake("")  # what came before, or while there was no connection
         while True:
+            await self._look(connection)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                async with asyncio.timeout(self._heartbeat):
                     await self._something.wait()
             await asyncio.sleep(GATHER_SECONDS)
             await self._flush(connection)
 
     async def _flush(self, connection: Any) -> None:
-        """Tell what there is; without anything, ask whether the connection is still there."""
+        """Tell what there is."""
         self._something.clear()
         untold, self._untold = self._untold, set()
         if untold:
             payload = " ".join(untold) if len(untold) <= FUNCTIONS else ""
             await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
-        else:
-            await connection.execute("SELECT 1")
 
     async def _tell_last(self, connection: Any) -> None:
         """What a gateway that stops has put back is for the others to take up."""
         try:
-            if self._untold and not connection.is_closed():
-                await self._flush(connection)
+            if not connection.is_closed():
+                if self._untold:
+                    await self._flush(connection)
+                await self._leave(connection)
             await connection.close(timeout=CONNECT_SECONDS)
         except (*LOST, OSError):
             connection.terminate()
