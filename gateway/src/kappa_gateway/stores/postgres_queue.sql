@@ -252,14 +252,16 @@ FROM (
 ORDER BY uid;
 
 -- :name new_holder
-INSERT INTO kappa.holders (session) VALUES ($1) RETURNING id;
+-- Number and lock in one statement: nobody ever sees a number of a living gateway whose lock is free.
+WITH new AS (INSERT INTO kappa.holders (session) VALUES ($1) RETURNING id)
+SELECT id, pg_try_advisory_lock('kappa.holders'::regclass::oid::integer, id) AS locked FROM new;
 
--- :name take_number_again
--- Others may have thought that it is gone.
-INSERT INTO kappa.holders (id, session) OVERRIDING SYSTEM VALUE VALUES ($1, $2) ON CONFLICT (id) DO NOTHING;
-
--- :name lock_number
-SELECT pg_try_advisory_lock('kappa.holders'::regclass::oid::integer, $1);
+-- :name same_holder
+-- Others may have thought that it is gone, and deleted it.
+WITH again AS (
+    INSERT INTO kappa.holders (id, session) OVERRIDING SYSTEM VALUE VALUES ($2, $1) ON CONFLICT (id) DO NOTHING
+)
+SELECT $2::integer AS id, pg_try_advisory_lock('kappa.holders'::regclass::oid::integer, $2) AS locked;
 
 -- :name free_holders
 -- Those whose lock nobody has. Of a lock of two numbers, pg_locks has them as classid and objid.

@@ -143,10 +143,10 @@ async def lease(
 async def be_present(connection: Any, number: int | None, *, session: str) -> tuple[int, bool]:
     """Take a number, or with ``number`` that one again, and its lock on this connection; the number, and whether the lock was free."""
     if number is None:
-        number = int(await connection.fetchval(_SQL["new_holder"], session))
+        row = await connection.fetchrow(_SQL["new_holder"], session)
     else:
-        await connection.execute(_SQL["take_number_again"], number, session)
-    return number, bool(await connection.fetchval(_SQL["lock_number"], number))
+        row = await connection.fetchrow(_SQL["same_holder"], session, number)
+    return row["id"], row["locked"]
 
 
 async def free_holders(connection: Any) -> list[int]:
