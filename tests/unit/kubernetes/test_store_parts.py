@@ -115,6 +115,18 @@ def test_owners_that_an_update_left_behind_are_somebody_else_even_under_our_name
     assert held_by_others(current, live({}), manager=MANAGER) == (FieldOwner(MANAGER, ".spec.timeout"),)
 
 
+def test_who_has_written_through_the_scale_owns_nothing_and_only_named_fields_are_looked_at() -> None:
+    number = "provisionedConcurrentExecutions"
+    current = live(
+        {number: 2, "description": "Live"},
+        owned("kubectl", f"spec.{number}", operation="Update", subresource="scale"),
+        owned("argocd", "spec.description"),
+    )
+    assert held_by_others(current, live({}), manager=MANAGER, fields=(number,)) == ()
+    current["metadata"]["managedFields"].append(owned("argocd", f"spec.{number}"))
+    assert held_by_others(current, live({}), manager=MANAGER, fields=(number,)) == (FieldOwner("argocd", f".spec.{number}"),)
+
+
 # -- namespaces --------------------------------------------------------------------------------------------------------------
 def namespace(name: str, *, account: str | None = None, created: str = "2026-01-01T00:00:00Z") -> Object:
     marks = {} if account is None else {labels.ACCOUNT_ID: account}
