@@ -50,7 +50,10 @@ def pods(release: Release, name: str) -> set[str]:
 
 def await_ready(release: Release, client: Any, name: str, number: int) -> None:
     def ready() -> bool:
-        found = client.get_provisioned_concurrency_config(FunctionName=name, Qualifier="live")
+        try:
+            found = client.get_provisioned_concurrency_config(FunctionName=name, Qualifier="live")
+        except (botocore.exceptions.ConnectionError, botocore.exceptions.HTTPClientError):
+            return False  # the Service led to a gateway that has just been lost
         facts = (found["Status"], found["AvailableProvisionedConcurrentExecutions"])
         return facts == ("READY", number) and noted(release, name).get("ready") == number
 

@@ -78,6 +78,14 @@ class Provisioned:
         return result
 
 
+def after_a_death(function: Provisioned) -> dict[str, Any]:
+    """What an invocation returns; nothing where it was given to an environment whose end nobody had noticed yet."""
+    try:
+        return function.invoke("1")
+    except AssertionError:
+        return {}
+
+
 def page_of(kappa: KappaDev) -> str:
     page: str = urlopen(f"{kappa.endpoint}/metrics", timeout=10).read().decode()
     return page
@@ -104,6 +112,7 @@ def test_environments_are_initialised_before_ready_and_serve_first(kappa: KappaD
     assert {one["type"] for one in found} == {"provisioned-concurrency"}
     assert all(one["born"] < ready_at for one in found)
     with socket.create_server(("127.0.0.1", 0)) as gate, ThreadPoolExecutor(2) as pool:
+        gate.settimeout(SECONDS)
         running = [pool.submit(function.invoke, "1", gate=gate.getsockname()[1]) for _ in range(2)]
         held = [gate.accept()[0] for _ in running]
         assert function.invoke("1")["type"] == "on-demand"
@@ -151,13 +160,15 @@ def test_what_dies_is_replaced(kappa: KappaDev) -> None:
     function.ready("1", 1)
     idle = function.invoke("1")["pid"]
     os.kill(idle, signal.SIGKILL)
-    second = eventually(lambda: function.invoke("1"), lambda found: found["type"] == "provisioned-concurrency")
+    second = eventually(lambda: after_a_death(function), lambda found: found.get("type") == "provisioned-concurrency")
     assert second["pid"] != idle
     function.ready("1", 1)
     with pytest.raises(AssertionError, match="exited"):
         function.invoke("1", exit=True)
     function.ready("1", 1)
-    assert eventually(lambda: function.invoke("1"), lambda found: found["type"] == "provisioned-concurrency")["pid"] != second["pid"]
+    assert (
+        eventually(lambda: function.invoke("1"), lambda found: found["type"] == "provisioned-concurrency")["pid"] != second["pid"]
+    )
 
 
 def test_an_init_that_fails_is_told_in_the_status(kappa: KappaDev) -> None:

@@ -156,6 +156,13 @@ class TestFailing:
         assert len(times) == 1  # one at a time
         assert times[0] >= 1.5
 
+    def test_another_number_is_tried_at_once(self) -> None:
+        it = Function()
+        it.provision(1)
+        it.gone("provisioned-1", INIT_FAILURE, 1.0)
+        assert started(it.provision(2, 1.1)) == ["provisioned-2", "provisioned-3"]
+        assert it.scaler.provisioned(V1).cause == ""
+
     def test_one_that_comes_up_ends_the_trouble(self) -> None:
         it = Function()
         it.provision(2)

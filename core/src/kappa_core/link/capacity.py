@@ -114,7 +114,7 @@ class Function:
     def provision(self, revision: Revision, number: int) -> None:
         """Set aside so many environments of one revision."""
         by = number - revision.provision.target
-        revision.provision.target = number
+        revision.provision.wanted_anew(number)
         self.provisioned += by
         if self.reserved is None:
             self.pool.provisioned += by
@@ -177,10 +177,20 @@ class Provision:
         self.hold_at: float | None = None
         """When what is missing is looked at again."""
 
+    def wanted_anew(self, target: int) -> None:
+        """Somebody has asked for another number: what went wrong before is no reason to wait."""
+        self.target = target
+        self.succeeded()
+
+    def succeeded(self) -> None:
+        self.failures, self.cause, self.retry_at = 0, "", 0.0
+
     def failed(self, cause: str, now: float) -> None:
-        """A start failed: from now on one at a time, ever more slowly."""
-        self.failures += 1
+        """A start failed: from now on one at a time, ever more slowly. What was started together fails once."""
         self.cause = cause
+        if now < self.retry_at:
+            return
+        self.failures += 1
         self.retry_at = now + min(BACKOFF_SECONDS * 2 ** min(self.failures - 1, 10), BACKOFF_MOST_SECONDS)
 
 

@@ -54,8 +54,10 @@ def for_provisioned(books: Books, function: Function, missing: int) -> list[Envi
 def surplus(revision: Revision) -> list[Environment]:
     """Provisioned environments beyond what is to be provisioned: those that do not serve yet first."""
     kept = revision.kept()
-    kept.sort(key=lambda environment: (environment.phase == "ready", environment.due))
-    return kept[: max(0, len(kept) - revision.provision.target)]
+    beyond = len(kept) - revision.provision.target
+    if beyond <= 0:
+        return []
+    return sorted(kept, key=lambda environment: (environment.phase == "ready", environment.due))[:beyond]
 
 
 def _due(environment: Environment) -> float:

@@ -143,7 +143,7 @@ class Upkeep:
         environment.due = now + revision.idle_seconds
         self._remind(environment.due, "idle", environment.environment_id)
         if environment.provisioned:
-            revision.provision.failures, revision.provision.cause, revision.provision.retry_at = 0, "", 0.0
+            revision.provision.succeeded()
             return self._provisioned_changed(environment, now)
         if not revision.failures:
             return []

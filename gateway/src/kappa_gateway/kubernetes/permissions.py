@@ -66,7 +66,7 @@ OPERATIONS: Final[Mapping[str, Permission]] = {
     # What `kubectl scale` needs for the same; a version's own as well.
     "PutProvisionedConcurrencyConfig": Permission("update", "aliases", "scale"),
     "DeleteProvisionedConcurrencyConfig": Permission("update", "aliases", "scale"),
-    "GetProvisionedConcurrencyConfig": Permission("get", "aliases", "scale"),
+    "GetProvisionedConcurrencyConfig": Permission("get", "aliases"),
     "ListProvisionedConcurrencyConfigs": Permission("list", "aliases"),
     "PublishLayerVersion": Permission("create", "layerversions"),
     "GetLayerVersion": Permission("get", "layerversions"),

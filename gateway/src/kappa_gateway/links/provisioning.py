@@ -29,7 +29,7 @@ from kappa_gateway.links.provisioned_use import ProvisionedUse
 
 _log = logging.getLogger("kappa.scaler")
 
-NOTE_SECONDS: Final = 0.05
+NOTE_SECONDS: Final = 0.2
 """How long news of environments are gathered before the state is written."""
 RETRY_SECONDS: Final = 1.0
 START_SECONDS: Final = 60.0
