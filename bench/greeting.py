@@ -41,6 +41,8 @@ async def _measure(report: Report, release: Release, count: int) -> None:
     try:
         begun = time.perf_counter()
         first = await asyncio.to_thread(_invoke, release.endpoint, connections=count, requests=1)
+        if playing.done():
+            await playing
         report.add(title, "until all have run something once", time.perf_counter() - begun, "s")
         _failures(report, title, first)
         before = {pod["metadata"]["name"] for pod in release.gateways()}

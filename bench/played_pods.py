@@ -17,7 +17,7 @@ from pathlib import Path
 from kappa_core.link.frames import Invoke, Result
 from kappa_core.spec import VersionSpec
 from kappa_crds import labels
-from kappa_crds.api import KubernetesApi, Object, api_path
+from kappa_crds.api import KubernetesApi, NotFound, Object, api_path
 from kappa_crds.watching import Informer
 from kappa_runtime.link.client import LinkClient
 from kappa_runtime.link.dialling import Trust
@@ -26,6 +26,7 @@ from kappa_runtime.link.discovery import Discovery
 LINKS = "kappa-gateway-links"
 PORT = 9443
 TOKENS_AT_ONCE = 16
+RETRY_SECONDS = 0.2
 
 
 class _Played:
@@ -113,7 +114,7 @@ class PlayedPods:
             await api.close()
 
     async def _trust(self, api: KubernetesApi, file: Path) -> Trust:
-        authority = await api.get(api_path("v1", "configmaps", namespace=self._namespace, name="kappa-link-ca"))
+        authority = await _there(api, api_path("v1", "configmaps", namespace=self._namespace, name="kappa-link-ca"))
         file.write_text(authority["data"]["ca.crt"], encoding="ascii")
         return Trust(file, name=f"{LINKS}.{self._release}.svc")
 
@@ -141,3 +142,12 @@ class PlayedPods:
         played = _Played(metadata["uid"], token=answer["status"]["token"], trust=trust, gateways=lambda: self._gateways)
         self._played[metadata["uid"]] = played
         played.begin()
+
+
+async def _there(api: KubernetesApi, path: str) -> Object:
+    """An object that is being made: the operator makes it for the first function of a namespace, and a pod's kubelet waits for it too."""
+    while True:
+        try:
+            return await api.get(path)
+        except NotFound:
+            await asyncio.sleep(RETRY_SECONDS)
