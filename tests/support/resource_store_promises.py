@@ -15,7 +15,8 @@ import msgspec
 import pytest
 
 from kappa_core.ports.store import AlreadyExists, Change, Conflict, NotFound, ResourceStore, StoreUnavailable
-from kappa_core.resources import Function, Key
+from kappa_core.resources import Function, Key, ProvisionedConcurrency, ProvisionedState
+from kappa_core.rules.revision import revision_id
 from store_samples import ACCOUNT, REGION, alias, function, layer, version
 
 T = TypeVar("T")
@@ -97,6 +98,29 @@ def test_an_update_raises_generation_and_version_and_keeps_identity(opened: Open
         assert updated.meta.created_ms == 1_000
         assert updated.meta.updated_ms >= 2_000
         assert (await store.update(changed(updated, "newer"))).meta.generation > updated.meta.generation
+
+    run(opened, scenario)
+
+
+@pytest.mark.parametrize("kind", ["Alias", "FunctionVersion"])
+def test_what_is_noted_of_provisioned_concurrency_is_kept_and_outdates_nobodys_revision_id(opened: Opener, kind: str) -> None:
+    async def scenario(store: ResourceStore) -> None:
+        await store.create(function())
+        created = await store.create(alias("live") if kind == "Alias" else version(1))
+        asked = await store.update(msgspec.structs.replace(created, provisioned=ProvisionedConcurrency(requested=2)))
+        assert asked.provisioned is not None
+        assert asked.provisioned.requested == 2
+        state = ProvisionedState(requested=2, function_version="1", ready=1, allocated=2, revision="uid.1.x")
+        noting = msgspec.structs.replace(asked, provisioned=msgspec.structs.replace(asked.provisioned, state=state))
+        noted = await store.update(noting)
+        assert noted.provisioned is not None
+        assert noted.provisioned.state == state
+        assert revision_id(noted) == revision_id(asked)
+        found = await store.get(noted.key)
+        assert found == noted
+        gone = await store.update(msgspec.structs.replace(noted, provisioned=None))
+        assert gone.provisioned is None or gone.provisioned.requested == 0
+        assert revision_id(gone) != revision_id(asked) or kind == "FunctionVersion"
 
     run(opened, scenario)
 
