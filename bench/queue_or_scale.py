@@ -177,7 +177,7 @@ class Cluster:
         environment.busy, environment.idle_since = False, self.now
         environment.epoch += 1
         self.dispatcher.on_result(environment.link, 1, request_id, self.now)
-        waited = max(0.0, self.now - self._arrived.pop(request_id) - self._run_seconds.pop(request_id))
+        waited = round(self.now - self._arrived.pop(request_id) - self._run_seconds.pop(request_id), 6)
         if request_id != FIRST:
             self.waits.append(waited)
         self._do(self.dispatcher.on_parked(environment.link, 1, environment.epoch, 0, self.now))
