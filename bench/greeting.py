@@ -26,7 +26,7 @@ PORT = 9000
 
 
 def measure_greeting(report: Report, release: Release, *, quick: bool) -> None:
-    """Has every environment run something once, so that all are idle; then adds a gateway."""
+    """Has so many environments started, by as many invocations at once, and all of them linked to two gateways; then adds a gateway."""
     count = 50 if quick else 500
     values = {"nodeSelector": NOWHERE, "idleSeconds": 1800}
     release.upgrade(functions=values, limits={"capacityWaitSeconds": WAIT_SECONDS}, gateway={"replicas": 2})
@@ -43,8 +43,10 @@ async def _measure(report: Report, release: Release, count: int) -> None:
         first = await asyncio.to_thread(_invoke, release.endpoint, connections=count, requests=1)
         if playing.done():
             await playing
-        report.add(title, "until all have run something once", time.perf_counter() - begun, "s")
+        report.add(title, f"{count} invocations at once", time.perf_counter() - begun, "s")
         _failures(report, title, first)
+        await asyncio.to_thread(eventually, lambda: _linked(release) >= 2 * count, what="all are linked", seconds=WAIT_SECONDS)
+        report.add(title, "until all are linked to two gateways", time.perf_counter() - begun, "s")
         before = {pod["metadata"]["name"] for pod in release.gateways()}
         scale = ("scale", "deployment/kappa-gateway", "--replicas=3")
         begun = time.perf_counter()
@@ -55,7 +57,7 @@ async def _measure(report: Report, release: Release, count: int) -> None:
         runs = time.perf_counter()
         report.add(title, "from the patch until its container runs", runs - begun, "s")
         await asyncio.to_thread(
-            eventually, lambda: _greeted(release, new) >= count, what="all have greeted", seconds=WAIT_SECONDS, pause=0.1
+            eventually, lambda: _linked(release, new) >= count, what="all have greeted", seconds=WAIT_SECONDS, pause=0.1
         )
         report.add(title, "from then until all have greeted it", time.perf_counter() - runs, "s")
         await asyncio.sleep(METRICS_SECONDS)
@@ -81,7 +83,7 @@ def _new(release: Release, before: set[str]) -> list[tuple[str, str]]:
     return [(name, address) for name, address in found if name not in before]
 
 
-def _greeted(release: Release, pod: str) -> float:
+def _linked(release: Release, pod: str = "") -> float:
     return own_metric(release, "gateway", "kappa_gateway_supervisors", port=PORT, pod=pod)
 
 
