@@ -38,15 +38,16 @@ class Recorder(http.server.BaseHTTPRequestHandler):
 
 http.server.ThreadingHTTPServer(("", {RECORDER_PORT}), Recorder).serve_forever()
 """
-# The network of a pod that has just started may not be open yet.
+# The network of a pod that has just started may not be open yet, and an answer of the recorder may come too late: what is said twice names
+# the same run.
 FUNCTION = f"""
 import http.client, os, time
 
-def say(what, request_id):
+def say(what, request_id, run):
     for attempt in range(100):
         connection = http.client.HTTPConnection(os.environ["RECORDER"], {RECORDER_PORT}, timeout=5)
         try:
-            connection.request("POST", "/", f"{{what}} {{request_id}}\\n")
+            connection.request("POST", "/", f"{{what}} {{request_id}} {{run}}\\n")
             assert connection.getresponse().status == 204
             return
         except OSError:
@@ -56,8 +57,9 @@ def say(what, request_id):
     raise TimeoutError("the recorder cannot be reached")
 
 def handler(event, context):
-    say("begun", context.aws_request_id)
-    say("ended", context.aws_request_id)
+    run = os.urandom(8).hex()
+    say("begun", context.aws_request_id, run)
+    say("ended", context.aws_request_id, run)
 """
 SENDERS = 4
 CONCURRENCY = 4
@@ -149,7 +151,13 @@ class ClusterChaos:
     # -- killing -------------------------------------------------------------------------------------------------------
     def _kill_gateway(self, number: int) -> None:
         """One with a log that is whole: the killed container's is kept until its successor's is."""
-        pod = sorted(self._release.gateways(), key=lambda each: str(each["metadata"]["name"]))[number]
+
+        def find() -> Object | None:
+            pods = sorted(self._release.gateways(), key=lambda each: str(each["metadata"]["name"]))
+            return pods[number] if len(pods) > number else None
+
+        pod = eventually(find, what=f"{number + 1} gateways run")
+        assert pod is not None
         name = pod["metadata"]["name"]
         before = _restarts(pod)
         kill_container(self._cluster, pod)
@@ -181,8 +189,8 @@ class ClusterChaos:
     def _outcome(self) -> Outcome:
         ended: Counter[str] = Counter()
         name, namespace = self._recorder["metadata"]["name"], self._recorder["metadata"]["namespace"]
-        for line in self._cluster.kubectl("exec", name, "--", "cat", "/tmp/lines", namespace=namespace).splitlines():
-            what, request_id = line.split()
+        for line in set(self._cluster.kubectl("exec", name, "--", "cat", "/tmp/lines", namespace=namespace).splitlines()):
+            what, request_id, _ = line.split()
             ended[request_id] += what == "ended"
         books = self._books()
         dead = {each["EventId"] for each in self._kappa("async", "list", self._function)}

@@ -71,6 +71,13 @@ def test_where_nothing_is_ready_long_after_it_should_be_everybody_gets_an_enviro
     assert decided(ready=0, starting=3, head_start=3.6, oldest_seconds=1.21, run_seconds=0.01) == 10
 
 
+def test_slow_starts_are_no_reason_to_leave_anybody_waiting_for_long() -> None:
+    slow = {"start_seconds": 40.0, "run_seconds": 10.0, "rest_seconds": 5.0}
+    assert decided(**slow) == 10
+    assert decided(start_seconds=40.0, need=3, waiting=3, oldest_seconds=2.99) == 0
+    assert decided(start_seconds=40.0, need=3, waiting=3, oldest_seconds=3.01) == 2
+
+
 def test_whoever_was_left_waiting_is_looked_at_when_that_may_change() -> None:
     assert patient_seconds(KNOWN) == 0.8
     assert patient_seconds(msgspec.structs.replace(KNOWN, standing_seconds=0.75)) == pytest.approx(0.05)

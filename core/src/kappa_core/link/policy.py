@@ -30,6 +30,8 @@ REBUILD_SECONDS: Final = 3.0
 FAILURES_BEFORE_DENIAL: Final = 3
 COUNTED: Final = 0.5
 """Part of what environments are expected to get done that those who wait are told to rely on."""
+SLOWEST_SECONDS: Final = 2.0
+"""What a start counts as that takes longer, as one does that pulls an image: nobody is left waiting on a promise of half a minute."""
 LATE: Final = 1.5
 """Times a start takes: how long a waiter is left waiting at most before one is made for it."""
 
@@ -75,7 +77,7 @@ def queue_or_scale(situation: Situation) -> int:
     means were wrong: then there will be twice as many. Where a time is not known, nobody waits on the strength of it.
     """
     need, starting, ready = situation.need, situation.starting, situation.ready
-    start, run = situation.start_seconds, situation.run_seconds
+    start, run = _start_seconds(situation), situation.run_seconds
     late = situation.oldest_seconds >= LATE * start
     if start <= 0.0 or run <= 0.0 or (late and not ready):
         return need
@@ -92,7 +94,11 @@ def queue_or_scale(situation: Situation) -> int:
 
 def patient_seconds(situation: Situation) -> float:
     """When whoever was left waiting is to be looked at again, in seconds from now: when :func:`queue_or_scale` may decide otherwise."""
-    start = situation.start_seconds
+    start = _start_seconds(situation)
     late = LATE * start - situation.oldest_seconds
     standing = start - situation.standing_seconds
     return min(late, standing) if standing > 0.0 and not situation.starting else late
+
+
+def _start_seconds(situation: Situation) -> float:
+    return min(situation.start_seconds, SLOWEST_SECONDS)
