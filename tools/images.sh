@@ -3,9 +3,12 @@
 # was put there is left alone.
 #
 #   IMAGES="runtime-python3.13 control-plane"   which ones; all by default
-#   KAPPA_CLUSTER=path     a command with `build` and `images` of a local cluster; used where it exists
-#   KAPPA_REGISTRY=host/path   otherwise, and where the current context is no kind cluster: pushed there
+#   KAPPA_REGISTRY=host/path   built with docker or podman and pushed there
+#   KAPPA_CLUSTER=path     otherwise: a command with `build` and `images` of a local cluster; used where it exists
 #   TAG=dev                the images' tag
+#   KAPPA_STAMPS=folder    where it remembers what it has done
+#
+# With neither, the current context has to be a kind cluster: built with docker or podman and loaded into its nodes.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -13,7 +16,7 @@ images=${IMAGES:-control-plane postgresql runtime-python3.12 runtime-python3.13 
 tag=${TAG:-dev}
 cluster=${KAPPA_CLUSTER:-../shared/cluster/cluster}
 registry=${KAPPA_REGISTRY:-}
-stamps=.venv/.images
+stamps=${KAPPA_STAMPS:-.venv/.images}
 
 fail() {
     echo "kappa: $1" >&2
@@ -22,7 +25,8 @@ fail() {
 
 # The Dockerfile, the context, a build argument and what else goes into an image.
 describe() {
-    argument= context=.
+    argument=''
+    context=.
     case $1 in
     control-plane)
         file=gateway/Dockerfile inputs="core crds gateway operator runtimes requirements pyproject.toml README.md LICENSE" ;;
@@ -41,33 +45,38 @@ describe() {
 
 # A digest of everything that goes in.
 fingerprint() {
-    # shellcheck disable=SC2086 - several paths
+    # shellcheck disable=SC2086 # several paths
     {
         echo "$argument"
         find "$file" .dockerignore $inputs -type f ! -path '*/__pycache__/*' ! -path '*/node_modules/*' -exec sha256sum {} + | LC_ALL=C sort
     } | sha256sum | cut -d' ' -f1
 }
 
-target=
-engine=
-context_name=
-if [ -x "$cluster" ]; then
-    target=cluster
+# An engine that builds here: docker, else podman.
+find_engine() {
+    for engine in docker podman; do
+        if "$engine" version >/dev/null 2>&1; then return; fi
+    done
+    fail "neither docker nor podman works here"
+}
+
+engine=''
+kind_name=''
+if [ -n "$registry" ]; then
+    target=registry prefix=$registry/kappa
+    find_engine
+elif [ -x "$cluster" ]; then
+    target=cluster prefix=kappa
     known=$("$cluster" images)
     eval "$("$cluster" env)"
 else
-    for engine in docker podman none; do
-        if "$engine" version >/dev/null 2>&1; then break; fi
-    done
-    [ "$engine" != none ] || fail "neither docker nor podman works here"
+    find_engine
     context_name=$(kubectl config current-context 2>/dev/null || true)
-    case $context_name in
-    kind-*) target=kind ;;
-    *)
-        [ -n "$registry" ] || fail "the context '$context_name' is no kind cluster: set KAPPA_REGISTRY to where it pulls images from"
-        target=registry
-        ;;
-    esac
+    # In full: podman would call an image without a registry localhost/..., which is not what pods ask for.
+    target=kind prefix=docker.io/kappa kind_name=${context_name#kind-}
+    [ "$kind_name" != "$context_name" ] ||
+        fail "the context '$context_name' is no kind cluster: set KAPPA_REGISTRY to where it pulls images from"
+    command -v kind >/dev/null || fail "the context '$context_name' is a kind cluster, and there is no command kind"
 fi
 # A new cluster under an old name has none of the images.
 place=$target-$registry-$(kubectl get namespace kube-system --output 'jsonpath={.metadata.uid}' 2>/dev/null || echo unknown)
@@ -80,7 +89,7 @@ is_there() {
 }
 
 build() {
-    # shellcheck disable=SC2086 - no argument, or two words
+    # shellcheck disable=SC2086 # no argument, or two words
     case $target in
     cluster) "$cluster" build -t "$1" ${argument:+--build-arg $argument} -f "$file" "$context" ;;
     *) "$engine" build -t "$1" ${argument:+--build-arg $argument} -f "$file" "$context" ;;
@@ -92,21 +101,21 @@ hand_over() {
     cluster) ;;
     registry) "$engine" push "$1" ;;
     kind)
-        archive=$(mktemp)
-        "$engine" save --output "$archive" "$1" && kind load image-archive "$archive" --name "${context_name#kind-}"
-        rm -f "$archive"
+        "$engine" save --output "$scratch/image.tar" "$1" && kind load image-archive "$scratch/image.tar" --name "$kind_name" || return
+        rm "$scratch/image.tar"
         ;;
     esac
 }
 
 mkdir -p "$stamps"
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-built= same=
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+log=$scratch/log
+built=''
+same=''
 for image in $images; do
     describe "$image"
-    name=kappa/$image:$tag
-    [ "$target" != registry ] || name=$registry/$name
+    name=$prefix/$image:$tag
     stamp=$stamps/$image-$tag
     wanted="$place $(fingerprint)"
     if [ "$(cat "$stamp" 2>/dev/null || true)" = "$wanted" ] && is_there "$name"; then
