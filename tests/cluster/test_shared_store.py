@@ -13,7 +13,7 @@ import pytest
 
 from cluster_stores import OTHER_ACCOUNT, World, manifest, world
 from kappa_core.ports.store import AlreadyExists, Change, Conflict, OwnedElsewhere, Rejected, StoreUnavailable
-from kappa_core.resources import AccountId, Function, Key, Resource
+from kappa_core.resources import AccountId, Alias, Function, Key, ProvisionedConcurrency, Resource
 from kappa_core.rules import publish, states
 from kappa_core.rules.configuration import NO_CODE
 from kappa_crds import labels
@@ -234,6 +234,47 @@ async def test_a_field_that_gitops_owns_is_refused_with_its_owner_and_all_others
     assert (after.configuration.timeout, after.configuration.handler) == (9, "app.other")
     assert (after.configuration.description, after.reserved_concurrency) == ("by the API", 3)
     assert (await world.api.get(world.path("Function", "f")))["spec"]["code"] == manifest()["code"]
+
+
+@in_a_world
+async def test_the_api_and_kubectl_scale_write_the_same_number_and_what_gitops_applies_is_gitops_own(world: World) -> None:
+    store = await world.store()
+    await store.create(function())
+    made = await store.create(alias("live"))
+
+    async def scaled(number: int) -> None:
+        path = world.path("Alias", "f.live", subresource="scale")
+        await world.api.merge_patch(path, {"spec": {"replicas": number}}, field_manager="kubectl")
+
+    async def provision(number: int) -> Alias:
+        found = await store.get(made.key)
+        assert isinstance(found, Alias)
+        wanted = ProvisionedConcurrency(requested=number) if number else None
+        return await store.update(msgspec.structs.replace(found, provisioned=wanted))
+
+    async def requested() -> int:
+        found = await store.get(made.key)
+        assert isinstance(found, Alias)
+        return 0 if found.provisioned is None else found.provisioned.requested
+
+    await scaled(2)
+    assert await requested() == 2
+    updated = await provision(3)
+    assert updated.provisioned is not None
+    assert updated.provisioned.requested == 3
+    await scaled(1)
+    assert await requested() == 1
+    assert (await provision(0)).provisioned is None
+    assert await requested() == 0
+    spec = {"functionName": "f", "name": "live", "functionVersion": "1", "provisionedConcurrentExecutions": 2}
+    await world.api.apply(world.path("Alias", "f.live"), _object("f.live", spec), field_manager="argocd-controller", force=True)
+    with pytest.raises(OwnedElsewhere, match=r"\.spec\.provisionedConcurrentExecutions by 'argocd-controller'"):
+        await provision(1)
+    assert await requested() == 2
+
+
+def _object(name: str, spec: Object) -> Object:
+    return {"apiVersion": "lambda.kappa.dev/v1alpha1", "kind": "Alias", "metadata": {"name": name}, "spec": spec}
 
 
 @in_a_world

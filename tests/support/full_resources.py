@@ -108,6 +108,7 @@ def _provisioned(version: str) -> ProvisionedConcurrency:
         status="FAILED",
         reason="no",
         revision="uid-1.3.0123456789abcdef",
+        since_ms=1,
     )
     return ProvisionedConcurrency(requested=2, state=state)
 

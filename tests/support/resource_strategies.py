@@ -157,7 +157,7 @@ def functions(draw: st.DrawFn) -> Function:
 
 @st.composite
 def provisioned(draw: st.DrawFn) -> ProvisionedConcurrency | None:
-    """Without the time, which the API server tells."""
+    """With a time where the status tells it."""
     numbers = st.integers(0, 2**31 - 1)
     noted = st.builds(
         ProvisionedState,
@@ -167,11 +167,14 @@ def provisioned(draw: st.DrawFn) -> ProvisionedConcurrency | None:
         allocated=numbers,
         status=st.sampled_from(["IN_PROGRESS", "READY", "FAILED"]),
         reason=st.none() | st.text(TEXT, min_size=1, max_size=40),
+        since_ms=times,
         revision=st.just("") | st.just("0b7e.1.0123456789abcdef"),
     )
     state = draw(st.none() | noted)
     number = draw(numbers)
-    return ProvisionedConcurrency(requested=number, state=state) if number or state is not None else None
+    modified_ms = state.since_ms if state is not None and state.requested == number and number else 0
+    given = ProvisionedConcurrency(requested=number, modified_ms=modified_ms, state=state)
+    return given if number or state is not None else None
 
 
 @st.composite

@@ -174,6 +174,8 @@ class ProvisionedState(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
     reason: str | None = None
     revision: str = ""
     """Names the environments; see VersionSpec.revision. Empty while there can be none."""
+    since_ms: int = 0
+    """Epoch milliseconds at which this number was asked for, or first seen where it does not say so itself."""
 
 
 class ProvisionedConcurrency(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

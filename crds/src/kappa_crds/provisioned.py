@@ -1,8 +1,8 @@
 """Provisioned concurrency of aliases and versions: ``spec.provisionedConcurrentExecutions`` and ``status.provisionedConcurrency``.
 
-Written by the API, by ``kubectl scale`` and by autoscalers alike, so nothing is kept beside the number: when it was asked for is when
-its field was last written. A number of 0 is no configuration; it is read as one for as long as a status speaks of more, so that
-whoever notes states puts that right.
+Written by the API, by ``kubectl scale`` and by autoscalers alike, so nothing is kept beside the number. When it was asked for is noted in
+the status: the API server keeps no account of who has written a custom resource's scale. A number of 0 is no configuration; it is read
+as one for as long as a status speaks of more, so that whoever notes states puts that right.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from kappa_core.resources import Alias, FunctionVersion, ProvisionedConcurrency, ProvisionedState
 from kappa_crds import labels, names
-from kappa_crds.times import milliseconds
+from kappa_crds.times import milliseconds, timestamp
 
 Fields = dict[str, Any]
 
@@ -27,7 +27,8 @@ def provisioned_of(obj: Mapping[str, Any]) -> ProvisionedConcurrency | None:
     state = _state((obj.get("status") or {}).get(_STATUS))
     if not number and state is None:
         return None
-    return ProvisionedConcurrency(requested=number, modified_ms=_modified_ms(obj["metadata"]) if number else 0, state=state)
+    modified_ms = state.since_ms if state is not None and state.requested == number else _modified_ms(obj["metadata"])
+    return ProvisionedConcurrency(requested=number, modified_ms=modified_ms if number else 0, state=state)
 
 
 def provisioned_status(resource: Alias | FunctionVersion) -> Fields | None:
@@ -44,6 +45,8 @@ def provisioned_status(resource: Alias | FunctionVersion) -> Fields | None:
     }
     if state.reason is not None:
         fields["statusReason"] = state.reason[:_REASON_CHARACTERS]
+    if state.since_ms:
+        fields["lastModified"] = timestamp(state.since_ms)
     if state.revision:
         fields["revision"] = state.revision
         fields["selector"] = f"{labels.REVISION_HASH}={names.revision_hash(state.revision)}"
@@ -61,11 +64,12 @@ def _state(fields: Mapping[str, Any] | None) -> ProvisionedState | None:
         status=fields.get("status", "IN_PROGRESS"),
         reason=fields.get("statusReason"),
         revision=fields.get("revision", ""),
+        since_ms=milliseconds(fields.get("lastModified")),
     )
 
 
 def _modified_ms(metadata: Mapping[str, Any]) -> int:
-    """When somebody last wrote the number, to the second; 0 where that is not to be seen."""
+    """When somebody last applied or edited the number, to the second; 0 where that is not to be seen."""
     times = [
         milliseconds(entry.get("time"))
         for entry in metadata.get("managedFields") or ()

@@ -147,7 +147,7 @@ class AssembledGateway(ABC):
         environments kept ready for them."""
         observer = links.observer(make_spec)
         provisioning = self._provisioning = Provisioning(
-            store=self.store, scaling=links.scaling, port=links.port, make_spec=make_spec
+            store=self.store, scaling=links.scaling, port=links.port, make_spec=make_spec, clock_ms=epoch_ms
         )
         self._closers.append(provisioning.close)
         links.scaling.on_provisioned = provisioning.changed

@@ -48,6 +48,18 @@ def test_it_was_asked_for_when_its_field_was_last_written_by_whomever() -> None:
     assert found.modified_ms == 1_767_225_605_000
 
 
+def test_where_it_was_scaled_the_status_says_when() -> None:
+    obj = alias(provisionedConcurrentExecutions=2)
+    obj["status"] = {"provisionedConcurrency": {**STATUS, "lastModified": "2026-01-01T00:00:05.250Z"}}
+    found = read(obj)
+    assert found is not None
+    assert found.modified_ms == 1_767_225_605_250
+    obj["spec"]["provisionedConcurrentExecutions"] = 3  # which nobody has noted yet
+    found = read(obj)
+    assert found is not None
+    assert found.modified_ms == 0
+
+
 def test_the_status_has_a_selector_that_finds_the_pods() -> None:
     state = ProvisionedState(requested=2, function_version="1", ready=1, allocated=2, revision="uid-1.1.x")
     resource = made.alias(provisioned=ProvisionedConcurrency(requested=2, state=state))

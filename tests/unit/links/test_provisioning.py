@@ -33,7 +33,12 @@ class World:
         self.unreadable = 0
         self.provisioned_use = ProvisionedUse()
         self.provisioning = Provisioning(
-            store=self, scaling=self, port=self, make_spec=self.make_spec, sleep=lambda seconds: asyncio.sleep(0)
+            store=self,
+            scaling=self,
+            port=self,
+            make_spec=self.make_spec,
+            clock_ms=lambda: 7,
+            sleep=lambda seconds: asyncio.sleep(0),
         )
         self.function: Function
 
@@ -112,13 +117,13 @@ def test_the_scaler_is_told_and_its_progress_is_noted() -> None:
         assert world.told == [{revision(world): 2}]
         noted = await world.state()
         assert noted is not None
-        assert (noted.requested, noted.ready, noted.status) == (2, 0, "IN_PROGRESS")
+        assert (noted.requested, noted.ready, noted.status, noted.since_ms) == (2, 0, "IN_PROGRESS", 7)
         world.progress[revision(world)] = Progress(ready=2, allocated=2, revision=revision(world))
         world.provisioning.changed(revision(world))
         await world.quiet()
         noted = await world.state()
         assert noted is not None
-        assert (noted.ready, noted.status, noted.revision) == (2, "READY", revision(world))
+        assert (noted.ready, noted.status, noted.revision, noted.since_ms) == (2, "READY", revision(world), 7)
 
     run(scenario)
 
@@ -190,7 +195,7 @@ def test_nothing_is_noted_by_who_does_not_hold_the_scaler_but_its_own_scaler_is_
 
 def test_after_a_start_the_holder_does_not_repeat_what_the_store_says_from_before() -> None:
     async def scenario(world: World) -> None:
-        fresh = Provisioning(store=world, scaling=world, port=world, make_spec=world.make_spec)
+        fresh = Provisioning(store=world, scaling=world, port=world, make_spec=world.make_spec, clock_ms=lambda: 7)
         assert fresh.state(made.alias().key) == ProvisionedState(requested=0, function_version="")
 
     run(scenario)

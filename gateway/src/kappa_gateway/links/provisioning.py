@@ -62,7 +62,7 @@ class _Source(NamedTuple):
 
 
 class Provisioning:
-    """See the module. ``make_spec`` makes what the environments of a version are started from."""
+    """See the module. ``make_spec`` makes what the environments of a version are started from; ``clock_ms`` is epoch milliseconds."""
 
     def __init__(
         self,
@@ -71,12 +71,14 @@ class Provisioning:
         scaling: Scaling,
         port: Port,
         make_spec: Callable[[Version], Awaitable[VersionSpec]],
+        clock_ms: Callable[[], int],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store
         self._scaling = scaling
         self._port = port
         self._make_spec = make_spec
+        self._clock_ms = clock_ms
         self._sleep = sleep
         self._known: dict[Key, dict[Key, Provisionable]] = {}
         """By function: versions and aliases that have provisioned concurrency, or had it and are to be told so."""
@@ -246,13 +248,16 @@ class Provisioning:
             if not isinstance(stored, Alias | FunctionVersion) or stored.provisioned is None:
                 continue
             asked = stored.provisioned
-            if asked.state == state or asked.requested != state.requested or version_of(stored) != state.function_version:
+            before = asked.state if asked.state is not None and asked.state.requested == state.requested else None
+            since_ms = (before.since_ms if before is not None else 0) or asked.modified_ms or self._clock_ms()
+            noted = msgspec.structs.replace(state, since_ms=since_ms)
+            if asked.state == noted or asked.requested != state.requested or version_of(stored) != state.function_version:
                 continue  # the last two: it has changed meanwhile, which will be told
             if asked.state is None and not asked.requested:
                 continue  # nobody has ever said anything of it
-            noted = msgspec.structs.replace(stored, provisioned=msgspec.structs.replace(asked, state=state))
+            changed = msgspec.structs.replace(stored, provisioned=msgspec.structs.replace(asked, state=noted))
             try:
-                await self._store.update(noted)
+                await self._store.update(changed)
             except (Conflict, NotFound):
                 self._again.add(key)
             except (OwnedElsewhere, Rejected) as error:

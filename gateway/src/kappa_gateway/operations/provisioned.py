@@ -83,7 +83,9 @@ async def list_provisioned_concurrency_configs(deps: Dependencies, context: Requ
     found: list[Provisionable] = []
     for kind in ("FunctionVersion", "Alias"):
         children = await deps.store.list(kind, account=name.account, region=name.region, name=name.name)
-        found += [one for one in children if isinstance(one, FunctionVersion | Alias) and belongs(one, function) and requested(one)]
+        found += [
+            one for one in children if isinstance(one, FunctionVersion | Alias) and belongs(one, function) and requested(one)
+        ]
     start = place_of(params, parts=1)
     if start is not None:
         found = [one for one in found if _order(rules.qualifier_of(one)) > _order(start[0])]
@@ -142,7 +144,8 @@ def _config(deps: Dependencies, target: Provisionable) -> dict[str, Any]:
             "AllocatedProvisionedConcurrentExecutions": state.allocated,
             "Status": state.status,
             "StatusReason": state.reason,
-            "LastModified": _without_milliseconds(timestamp(target.provisioned.modified_ms)),
+            # Where a store does not say it: then it was so lately that nobody has noted it yet.
+            "LastModified": _without_milliseconds(timestamp(target.provisioned.modified_ms or deps.clock())),
         }
     )
 
