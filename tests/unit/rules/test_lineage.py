@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from itertools import chain, cycle, islice, repeat
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kappa_core.errors import RecursiveInvocationException
 from kappa_core.rules.lineage import LOOPS, beginning, is_over, mark_of, reached, refused
@@ -112,3 +114,22 @@ def test_who_is_told_of_a_stopped_chain_may_run_but_not_begin_it_again() -> None
 def test_a_header_without_a_lineage_is_no_chain() -> None:
     assert not is_over(TRACE)
     assert refused(TRACE, mark=mark_of("a")) == TRACE
+
+
+def test_of_several_lineages_the_first_counts_and_one_is_left() -> None:
+    mark = mark_of("a")
+    sent = f"Root=1-0;Lineage=1:{mark}:3;Sampled=0;Lineage=1:{mark}:0"
+    assert reached(sent, mark=mark) == f"Root=1-0;Sampled=0;Lineage=1:{mark}:4"
+
+
+@given(st.text(max_size=60) | st.from_regex(r";? ?Lineage=\d{0,4}:[0-9a-fA-F]{6,9}:\d{0,6}(;.{0,9})?"))
+def test_whatever_a_client_sends_the_function_gets_one_lineage_that_means_something(sent: str) -> None:
+    mark = mark_of("a")
+    try:
+        trace_id = reached(sent, mark=mark)
+    except RecursiveInvocationException:
+        return
+    found = re.search(r"(?:^|;)Lineage=(\d{1,3}):[0-9a-f]{8}:(\d{1,5})$", trace_id)
+    assert found is not None
+    assert 1 <= int(found[1]) <= 255
+    assert int(found[2]) <= LOOPS

@@ -103,7 +103,7 @@ def _read(trace_id: str) -> tuple[str, Lineage | None]:
     found = _FIELD.search(trace_id)
     if found is None:
         return trace_id, None
-    rest = (trace_id[: found.start()] + trace_id[found.end() :]).lstrip("; ")
+    rest = _FIELD.sub("", trace_id).lstrip("; ")
     value = _VALUE.fullmatch(found[1].strip())
     if value is None or not 1 <= int(value[1]) <= 255 or int(value[3]) > _MOST_LOOPS:
         return rest, None
