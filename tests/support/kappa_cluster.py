@@ -378,6 +378,12 @@ def remains(cluster: Cluster, namespace: str) -> list[str]:
         for each in wide
         if each["metadata"]["name"].startswith(f"kappa:{namespace}:")
     ]
+    policies = cluster.list(
+        "validatingadmissionpolicies,validatingadmissionpolicybindings", selector="app.kubernetes.io/part-of=kappa"
+    )
+    found += [
+        f"{each['kind']} {name}" for each in policies if (name := each["metadata"]["name"]).startswith(f"{namespace}.kappa-")
+    ]
     return found
 
 

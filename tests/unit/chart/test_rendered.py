@@ -17,6 +17,7 @@ from kappa_operator.settings import Settings as OperatorSettings
 from rendered_chart import NAMESPACE, ChartError, needs_helm, one, pods, render, rules, variables
 
 pytestmark = needs_helm
+BINDING = "ValidatingAdmissionPolicyBinding"
 ROOT = Path(__file__).parents[3]
 
 EVERYTHING: dict[str, Any] = {
@@ -157,6 +158,26 @@ def test_renewal_reads_the_authority_writes_the_certificate_and_may_do_nothing_e
     found = {(*rule["resourceNames"], *rule["verbs"]) for kind, _, rule in rules(render(), "renew")}
     assert found == {(AUTHORITY_SECRET, "get"), (LINK_SECRET, "get", "patch")}
     assert not rules(render(certificates={"renewal": {"enabled": False}}), "renew")
+
+
+def test_roles_are_checked_in_the_namespaces_that_are_served_for_everybody_but_the_gateway() -> None:
+    def policies(**values: Any) -> dict[str, Any]:
+        return {each["metadata"]["name"]: each["spec"] for each in render(**values) if each["kind"] == BINDING}
+
+    everywhere = policies()
+    assert {name: spec["policyName"] for name, spec in everywhere.items()} == {name: name for name in everywhere}
+    assert all("matchResources" not in spec for spec in everywhere.values())
+    some = policies(functions={"onlyNamespaces": ["one", "two"]})
+    for spec in some.values():
+        (expression,) = spec["matchResources"]["namespaceSelector"]["matchExpressions"]
+        assert expression["values"] == ["one", "two"]
+    objects = [each for each in render() if each["kind"] == "ValidatingAdmissionPolicy"]
+    assert len(objects) == 2
+    account = f"system:serviceaccount:{NAMESPACE}:kappa-gateway"
+    for each in objects:
+        assert account in str(each["spec"]["matchConditions"])
+        assert each["spec"]["failurePolicy"] == "Fail"
+    assert policies(auth={"restrictRoles": False}) == {}
 
 
 def test_a_gateway_that_starts_or_leaves_is_out_of_the_service_and_not_killed() -> None:
