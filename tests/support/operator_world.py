@@ -103,7 +103,8 @@ class World:
     def scale(self, deployment: Object, replicas: int) -> None:
         """As the scaler and the Deployment's controller do it."""
         deployment = {**deployment, "spec": {**deployment["spec"], "replicas": replicas}}
-        deployment["status"] = {"replicas": replicas, "readyReplicas": replicas, "observedGeneration": deployment["metadata"]["generation"] + 1}
+        observed = deployment["metadata"]["generation"] + 1
+        deployment["status"] = {"replicas": replicas, "readyReplicas": replicas, "observedGeneration": observed}
         self.api.put(DEPLOYMENTS.format(deployment["metadata"]["namespace"]), deployment)
 
     def controlled(self) -> None:
