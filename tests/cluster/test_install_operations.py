@@ -46,7 +46,8 @@ def test_every_gateway_answers_all_lines_of_a_function(release: Release, name: s
     for number, word in enumerate(wanted):
         invoke(release.client(endpoint=gateways[number % 2]), name, {"word": word})
     eventually(
-        lambda: all(printed(release, name, endpoint=gateway) == wanted for gateway in gateways), what="every gateway has all lines"
+        lambda: all(printed(release, name, endpoint=gateway) == wanted for gateway in gateways),
+        what="every gateway has all lines",
     )
 
 

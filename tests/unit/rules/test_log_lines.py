@@ -61,7 +61,9 @@ def test_text_lines_are_those_of_lambda() -> None:
     ],
 )
 def test_an_init_is_reported_in_text_only_if_it_failed(status: str, error_type: str, line: str) -> None:
-    found = TextLines(SPEC, "").init_report(NOW, "on-demand", duration_ms=10000.094, phase="init", status=status, error_type=error_type)  # type: ignore[arg-type]
+    found = TextLines(SPEC, "").init_report(
+        NOW, "on-demand", duration_ms=10000.094, phase="init", status=status, error_type=error_type
+    )  # type: ignore[arg-type]
     assert found == line
 
 
