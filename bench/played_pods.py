@@ -32,7 +32,17 @@ RETRY_SECONDS = 0.2
 class _Played:
     """The environments of one pod, for its LinkClient."""
 
-    def __init__(self, uid: str, *, token: str, trust: Trust, gateways: Callable[[], set[str]]) -> None:
+    def __init__(
+        self,
+        uid: str,
+        *,
+        token: str,
+        trust: Trust,
+        gateways: Callable[[], set[str]],
+        answer: Callable[[Callable[[], None]], None],
+    ) -> None:
+        """``answer`` calls back when an invocation may end."""
+        self._answer = answer
         self.client = LinkClient(
             supervisor_id=f"{uid}.{os.urandom(4).hex()}",
             gateways=[],
@@ -66,8 +76,8 @@ class _Played:
         asyncio.get_running_loop().call_soon(self.client.ready, stream)
 
     def run(self, stream: int, invoke: Invoke, payload: bytes, /) -> None:
-        answered = Result(request_id=invoke.request_id)
-        asyncio.get_running_loop().call_soon(lambda: self.client.finished(stream, answered, payload, then="park"))
+        result = Result(request_id=invoke.request_id)
+        self._answer(lambda: self.client.finished(stream, result, payload, then="park"))
 
     def stop(self, stream: int, reason: str, /) -> None:
         asyncio.get_running_loop().call_soon(self.client.gone, stream, reason)
@@ -76,8 +86,11 @@ class _Played:
 class PlayedPods:
     """Plays every pod of a function in ``namespace`` at the gateways of a release. Use :meth:`play` as a task."""
 
-    def __init__(self, *, release: str, namespace: str, function: str) -> None:
-        """``release`` is the gateways' namespace."""
+    def __init__(self, *, release: str, namespace: str, function: str, at_once: int) -> None:
+        """``release`` is the gateways' namespace. Nothing is answered before ``at_once`` invocations run: then there are as many
+        environments."""
+        self._at_once = at_once
+        self._held: list[Callable[[], None]] = []
         self._release = release
         self._namespace = namespace
         self._function = function
@@ -113,6 +126,14 @@ class PlayedPods:
             await asyncio.gather(*(each.close() for each in self._played.values() if each is not None))
             await api.close()
 
+    def _answer(self, end: Callable[[], None]) -> None:
+        self._held.append(end)
+        if len(self._held) >= self._at_once:
+            self._at_once = 1
+            for each in self._held:
+                asyncio.get_running_loop().call_soon(each)
+            self._held.clear()
+
     async def _trust(self, api: KubernetesApi, file: Path) -> Trust:
         authority = await _there(api, api_path("v1", "configmaps", namespace=self._namespace, name="kappa-link-ca"))
         file.write_text(authority["data"]["ca.crt"], encoding="ascii")
@@ -139,7 +160,13 @@ class PlayedPods:
             answer = await api.post(
                 f"{account}/token", {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
             )
-        played = _Played(metadata["uid"], token=answer["status"]["token"], trust=trust, gateways=lambda: self._gateways)
+        played = _Played(
+            metadata["uid"],
+            token=answer["status"]["token"],
+            trust=trust,
+            gateways=lambda: self._gateways,
+            answer=self._answer,
+        )
         self._played[metadata["uid"]] = played
         played.begin()
 
