@@ -259,12 +259,13 @@ class ClusterLinks:
         self._on_term(epoch)
 
     async def _others(self) -> list[str]:
-        """The other gateways, by the addresses at which they can be dialled; none where the API server does not say."""
+        """The other gateways that callers reach, by the addresses of their links; none where the API server does not say. Nobody waits
+        for an environment at one that still starts or is ending: to expect it would hold up all starts."""
         settings = self._settings
         try:
             async with asyncio.timeout(ENDPOINTS_SECONDS):
                 addresses = await gateway_addresses(
-                    self._api, namespace=settings.namespace, service=settings.link_service, leaving=False
+                    self._api, namespace=settings.namespace, service=settings.link_service, all_of_them=False
                 )
         except (ApiError, TimeoutError) as error:
             logger.warning("nobody can say which other gateways there are: %s", error)

@@ -340,7 +340,7 @@ class ClusterGateway(AssembledGateway):
     async def _other_gateways(self) -> set[str]:
         """Where the other gateways answer HTTP, those that leave included: they still have their lines."""
         settings = self._settings
-        found = await gateway_addresses(self._api, namespace=settings.namespace, service=settings.link_service, leaving=True)
+        found = await gateway_addresses(self._api, namespace=settings.namespace, service=settings.link_service, all_of_them=True)
         return {f"[{ip}]:{settings.port}" if ":" in ip else f"{ip}:{settings.port}" for ip in found - {settings.pod_ip}}
 
     def _routers(self) -> Sequence[APIRouter]:
