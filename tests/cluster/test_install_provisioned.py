@@ -70,6 +70,8 @@ def test_kubectl_scale_and_the_api_provision_the_same_pods_and_idle_windows_do_n
     client = published(release, name)
     cluster.kubectl("scale", f"alias/{name}.live", "--replicas=2", namespace=release.functions)
     await_ready(release, client, name, 2)
+    config = client.get_provisioned_concurrency_config(FunctionName=name, Qualifier="live")
+    assert config["LastModified"] > "2026"  # a scale that nobody dates is dated all the same
     kept = pods(release, name)
     assert len(kept) == 2
     assert result(client, name, "live") == {"type": "provisioned-concurrency", "version": "1"}
