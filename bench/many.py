@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from bench.pod_metrics import METRICS_SECONDS, cpu_seconds, memory_megabytes, own_metric
 from bench.report import Report
 
 from kappa_cluster import Release, eventually
-from kappa_crds.api import KubernetesApi, api_path
+from kappa_crds.api import KubernetesApi, Object, api_path
+
+T = TypeVar("T")
 
 LOOK_SECONDS = 30
 REST_SECONDS = 2 * LOOK_SECONDS
@@ -44,7 +47,7 @@ def measure_many(report: Report, release: Release, *, quick: bool) -> None:
         )
         made = count
         _rest(report, release, title)
-    asyncio.run(_delete(path))
+    asyncio.run(_delete(path, [f"many-{number}" for number in range(made)]))
     eventually(lambda: not _told(release), what="the functions are gone", seconds=600, pause=2)
 
 
@@ -76,23 +79,24 @@ def _told(release: Release) -> int:
     return sum(1 for each in listed if each.get("status", {}).get("conditions"))
 
 
-async def _create(path: str, manifests: list[dict[str, Any]]) -> None:
+async def _create(path: str, manifests: list[Object]) -> None:
+    await _each(manifests, lambda api, manifest: api.create(path, manifest, field_manager="bench"))
+
+
+async def _delete(path: str, names: list[str]) -> None:
+    """One by one: the API server gives a request for all of them a minute."""
+    await _each(names, lambda api, name: api.delete(f"{path}/{name}"))
+
+
+async def _each(items: list[T], request: Callable[[KubernetesApi, T], Awaitable[Object]]) -> None:
     api = await KubernetesApi.connect()
     turn = asyncio.Semaphore(AT_ONCE)
 
-    async def create(manifest: dict[str, Any]) -> None:
+    async def one(item: T) -> None:
         async with turn:
-            await api.create(path, manifest, field_manager="bench")
+            await request(api, item)
 
     try:
-        await asyncio.gather(*map(create, manifests))
-    finally:
-        await api.close()
-
-
-async def _delete(path: str) -> None:
-    api = await KubernetesApi.connect()
-    try:
-        await api.delete(path)
+        await asyncio.gather(*map(one, items))
     finally:
         await api.close()
