@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,6 +42,10 @@ def _fail(message: str) -> NoReturn:
 @click.version_option(package_name="kappa-faas", prog_name="kappa")
 def main() -> None:
     """AWS Lambda on any Kubernetes cluster, and on a laptop without one."""
+    if os.getpid() == 1:
+        # The kernel drops a signal that the first process of a container has no handler for: one that is told to end while it starts
+        # would go on until SIGKILL. What has begun to serve puts its own in this place.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
 
 @main.command()
