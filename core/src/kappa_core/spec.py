@@ -16,6 +16,29 @@ InitializationType = Literal["on-demand", "provisioned-concurrency", "snap-start
 _PROVISIONED: Final = "provisioned-"
 INIT_FAILURE: Final = "FUNCTION_ERROR_INIT_FAILURE"
 """How the reason begins for which a provisioned environment is gone whose init failed; AWS's StatusReason."""
+RESERVED_VARIABLES: Final = frozenset(
+    {
+        "_HANDLER",
+        "_X_AMZN_TRACE_ID",
+        "AWS_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_DEFAULT_REGION",
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        "AWS_LAMBDA_FUNCTION_NAME",
+        "AWS_LAMBDA_FUNCTION_VERSION",
+        "AWS_LAMBDA_INITIALIZATION_TYPE",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_LAMBDA_RUNTIME_API",
+        "AWS_REGION",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "LAMBDA_RUNTIME_DIR",
+        "LAMBDA_TASK_ROOT",
+    }
+)
+"""Set by the platform alone: docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html, "Defined runtime environment variables"."""
 
 
 def provisioned_id(environment_id: str) -> str:

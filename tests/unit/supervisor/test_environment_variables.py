@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from kappa_runtime.supervisor.environment_variables import RESERVED, Identity, Places, variables
+from kappa_core.spec import RESERVED_VARIABLES
+from kappa_runtime.supervisor.environment_variables import Identity, Places, variables
 from supervised import version_spec
 
 IDENTITY = Identity(runtime_api="127.0.0.1:9001", log_stream="2026/01/02/[$LATEST]00", initialization_type="on-demand")
@@ -65,7 +66,7 @@ def test_json_logging_brings_its_two_variables() -> None:
     assert "AWS_LAMBDA_LOG_FORMAT" not in made()
 
 
-@pytest.mark.parametrize("name", sorted(RESERVED))
+@pytest.mark.parametrize("name", sorted(RESERVED_VARIABLES))
 def test_reserved_names_stay_lambdas(name: str) -> None:
     assert made(variables={name: "the customer's"}).get(name) == made().get(name)
 

@@ -11,30 +11,7 @@ from typing import Final
 
 from kappa_core import limits
 from kappa_core.errors import InvalidParameterValueException
-
-RESERVED: Final = frozenset(
-    {
-        "_HANDLER",
-        "_X_AMZN_TRACE_ID",
-        "AWS_ACCESS_KEY",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_DEFAULT_REGION",
-        "AWS_EXECUTION_ENV",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-        "AWS_LAMBDA_FUNCTION_NAME",
-        "AWS_LAMBDA_FUNCTION_VERSION",
-        "AWS_LAMBDA_INITIALIZATION_TYPE",
-        "AWS_LAMBDA_LOG_GROUP_NAME",
-        "AWS_LAMBDA_LOG_STREAM_NAME",
-        "AWS_LAMBDA_RUNTIME_API",
-        "AWS_REGION",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "LAMBDA_RUNTIME_DIR",
-        "LAMBDA_TASK_ROOT",
-    }
-)
-"""docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html, "Defined runtime environment variables"."""
+from kappa_core.spec import RESERVED_VARIABLES
 
 _PREFIX: Final = "Lambda was unable to configure your environment variables because the environment variables you have provided"
 
@@ -53,7 +30,7 @@ def check_variables(variables: Mapping[str, str]) -> None:
 
 def check_names(names: Iterable[str]) -> None:
     """Raises InvalidParameterValueException for reserved names."""
-    reserved = [name for name in names if name in RESERVED]
+    reserved = [name for name in names if name in RESERVED_VARIABLES]
     if reserved:
         raise InvalidParameterValueException(
             f"{_PREFIX} contains reserved keys that are currently not supported for modification. "

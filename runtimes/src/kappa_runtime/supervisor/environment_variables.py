@@ -14,34 +14,10 @@ from typing import Final
 
 import msgspec
 
-from kappa_core.spec import InitializationType, VersionSpec
+from kappa_core.spec import RESERVED_VARIABLES, InitializationType, VersionSpec
 
 PRIVATE_PREFIX: Final = "KAPPA_"
 """Platform variables with this prefix speak to the supervisor and never reach the function."""
-
-RESERVED: Final = frozenset(
-    {
-        "_HANDLER",
-        "_X_AMZN_TRACE_ID",
-        "AWS_ACCESS_KEY",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_DEFAULT_REGION",
-        "AWS_EXECUTION_ENV",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-        "AWS_LAMBDA_FUNCTION_NAME",
-        "AWS_LAMBDA_FUNCTION_VERSION",
-        "AWS_LAMBDA_INITIALIZATION_TYPE",
-        "AWS_LAMBDA_LOG_GROUP_NAME",
-        "AWS_LAMBDA_LOG_STREAM_NAME",
-        "AWS_LAMBDA_RUNTIME_API",
-        "AWS_REGION",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "LAMBDA_RUNTIME_DIR",
-        "LAMBDA_TASK_ROOT",
-    }
-)
-"""The customer cannot override these; the API refuses most of them already."""
 
 
 class Places(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +102,7 @@ def variables(spec: VersionSpec, places: Places, identity: Identity, *, extra: M
     found = base(spec, places, identity)
     found |= language(spec, places)
     found |= {name: value for name, value in spec.platform_variables.items() if not name.startswith(PRIVATE_PREFIX)}
-    found |= {name: value for name, value in spec.variables.items() if name not in RESERVED}
+    found |= {name: value for name, value in spec.variables.items() if name not in RESERVED_VARIABLES}
     if extra:
         found |= extra
     return found
