@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from cluster_faults import killer
+from cluster_faults import container_id, killer
 from kappa_cluster import Cluster, Release, eventually
 
 FILLS_TMP = """
@@ -172,15 +172,9 @@ def test_an_invocation_that_is_killed_with_its_pod_has_the_end_of_its_log(cluste
     # A container that starts anew while its pod is deleted may not hear of it: its grace, half a minute longer than this, then passes.
     release.apply_function(name, SLEEPS, timeout=40)
     assert invoke(release, name, 0) == ("", None)
-
-    def running_container() -> str:
-        """Its id; the kubelet says it some time after the container has answered."""
-        (pod,) = release.pods(name)
-        (status,) = pod["status"].get("containerStatuses") or [{}]
-        return str(status.get("containerID", "")).partition("://")[2]
-
-    container = eventually(running_container, what="the kubelet has told of the container")
-    with killer(cluster, node=release.pods(name)[0]["spec"]["nodeName"]) as kill, ThreadPoolExecutor(1) as pool:
+    (pod,) = release.pods(name)
+    container = container_id(cluster, pod)
+    with killer(cluster, node=pod["spec"]["nodeName"]) as kill, ThreadPoolExecutor(1) as pool:
         running = pool.submit(invoke, release, name, 35)
         eventually(
             lambda: sum(line["message"] == "it runs" for line in _logged(cluster, release, name)) == 2, what="the function runs"

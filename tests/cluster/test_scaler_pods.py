@@ -15,6 +15,7 @@ from kappa_crds.api import Conflict, Invalid, Object, api_path
 from kappa_gateway.kubernetes.deaths import Deaths
 from kappa_gateway.kubernetes.identities import Identities
 from kappa_gateway.kubernetes.pods import exit_of
+from kappa_gateway.links.killed import Ending
 from kappa_gateway.links.server import PodIdentity
 from scaler_cluster import DEPLOYMENT, MANAGER, REVISION, Scene, scene, spec, until
 
@@ -160,16 +161,15 @@ async def test_a_container_that_the_kernel_kills_is_known_to_have_been_killed(it
     began = datetime.now(UTC) - timedelta(seconds=2)
     await it.deployment(command=["sh", "-c", "sleep 1; exec tail /dev/zero"], replicas=1)
 
-    async def killed() -> str | None:
+    async def killed() -> tuple[str, str, object] | None:
         found, _ = await it.api.list(api_path("v1", "pods", namespace=it.namespace))
         says = exit_of(found[0], since=began) if found else None
-        return f"{found[0]['metadata']['uid']} {says}" if says is not None else None
+        return (found[0]["metadata"]["name"], found[0]["metadata"]["uid"], says) if says is not None else None
 
-    uid, _, says = (await until(killed)).partition(" ")
-    assert says == "signal: killed"
-    found, _ = await it.api.list(api_path("v1", "pods", namespace=it.namespace))
-    identity = PodIdentity(it.namespace, found[0]["metadata"]["name"], uid, REVISION)
-    assert await Deaths(it.api, identity=lambda _: identity)(f"{uid}.1", 60.0) == "signal: killed"
+    pod, uid, says = await until(killed)
+    assert says == Ending("signal: killed", True)
+    identity = PodIdentity(it.namespace, pod, uid, REVISION)
+    assert await Deaths(it.api, identity=lambda _: identity)(f"{uid}.1", 60.0) == Ending("signal: killed", True)
 
 
 @in_a_scene

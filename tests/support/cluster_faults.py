@@ -7,6 +7,7 @@ want it are skipped where there is none.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from kappa_cluster import Cluster, run
+from kappa_cluster import Cluster, eventually, run
 
 TOOL = Path(os.environ.get("KAPPA_CLUSTER", Path(__file__).parents[3] / "shared" / "cluster" / "cluster"))
 """A command with `kill`, `start`, `cut` and `heal`."""
@@ -41,9 +42,22 @@ print(found)
 
 def kill_container(cluster: Cluster, pod: dict[str, Any], *, image: str = "kappa/control-plane:dev") -> None:
     """SIGKILL every process of a pod's first container, from a pod on its node."""
-    container = pod["status"]["containerStatuses"][0]["containerID"].partition("://")[2]
+    container = container_id(cluster, pod)
     with killer(cluster, node=pod["spec"]["nodeName"], image=image) as kill:
         kill(container)
+
+
+def container_id(cluster: Cluster, pod: dict[str, Any]) -> str:
+    """Of a pod's first container; the kubelet tells it some time after the container has begun to answer."""
+
+    def told() -> str:
+        found = json.loads(
+            cluster.kubectl("get", "pod", pod["metadata"]["name"], "--output=json", namespace=pod["metadata"]["namespace"])
+        )
+        (status, *_) = found["status"].get("containerStatuses") or [{}]
+        return str(status.get("containerID", "")).partition("://")[2]
+
+    return eventually(told, what="the kubelet has told of the container")
 
 
 @contextmanager

@@ -26,6 +26,8 @@ import boto3
 import botocore.config
 import pytest
 
+from whole_payloads import read_payloads
+
 CHART = Path(__file__).parents[2] / "charts" / "kappa"
 SCRIPTS = Path(sys.executable).parent
 ROLE = "arn:aws:iam::000000000000:role/lambda"
@@ -223,6 +225,7 @@ class Release:
             aws_secret_access_key=secret,
             config=botocore.config.Config(**settings),
         )
+        read_payloads(made)
         self._clients.append(made)
         return made
 

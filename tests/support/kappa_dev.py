@@ -28,6 +28,7 @@ import botocore.config
 import pytest
 
 import process_tree
+from whole_payloads import read_payloads
 
 SCRIPTS = Path(sys.executable).parent
 """Where `kappa` and `aws` of this virtualenv are."""
@@ -224,6 +225,8 @@ class KappaDev:
             aws_session_token=session_token,
             config=botocore.config.Config(**settings),
         )
+        if service == "lambda":
+            read_payloads(made)
         self._clients.append(made)
         return made
 
