@@ -18,6 +18,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "release" in getattr(item, "fixturenames", ()))
 
 
+_installed: list[Release] = []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What the test before has killed runs again before the next one, or a fixture of its module, looks for it."""
+    if "release" in getattr(item, "fixturenames", ()):
+        for each in _installed:
+            each.wait_whole()
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
     """The cluster of KUBECONFIG."""
@@ -34,7 +45,9 @@ def definitions(cluster: Cluster) -> None:
 def release(cluster: Cluster) -> Iterator[Release]:
     """Kappa, installed by helm into a fresh namespace; gone without a trace at the end."""
     with installed(cluster, functions={"idleSeconds": IDLE_SECONDS}) as running:
+        _installed.append(running)
         yield running
+        _installed.remove(running)
 
 
 @pytest.fixture

@@ -258,6 +258,15 @@ class Release:
         found = self.cluster.list("pods", namespace=self.namespace, selector="app.kubernetes.io/component=gateway")
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"] and pod["status"].get("phase") == "Running"]
 
+    def wait_whole(self) -> None:
+        """Until everything that the chart has installed runs again. Raises AssertionError."""
+
+        def whole() -> bool:
+            found = self.cluster.list("deployments,statefulsets", namespace=self.namespace)
+            return bool(found) and all(_is_whole(each) for each in found)
+
+        eventually(whole, what="the release is whole", seconds=180)
+
     # -- functions -----------------------------------------------------------------------------------------------------
     def deployments(self, function: str) -> list[Object]:
         """Deployments of a function object."""
@@ -421,3 +430,10 @@ def require_cluster() -> Cluster:
     if minor < 30:
         pytest.exit(f"tests/cluster needs Kubernetes 1.30 or newer, this is 1.{minor}", returncode=1)
     return cluster
+
+
+def _is_whole(workload: Object) -> bool:
+    """Whether a Deployment or StatefulSet has the pods that it is to have, all of them new and ready."""
+    wanted, status = workload["spec"]["replicas"], workload["status"]
+    counts = {status.get(name, 0) for name in ("replicas", "readyReplicas", "updatedReplicas")}
+    return counts == {wanted} and status.get("observedGeneration", 0) >= workload["metadata"]["generation"]
