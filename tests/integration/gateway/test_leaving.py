@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
 
 from kappa_gateway.process import Server, bind
@@ -42,32 +41,35 @@ class Client:
             await self.writer.wait_closed()
 
 
-@contextlib.contextmanager
-def listening() -> Iterator[socket.socket]:
+@contextlib.asynccontextmanager
+async def serving(events: list[str] | None = None) -> AsyncIterator[tuple[Server, Callable[[], Awaitable[Client]]]]:
+    """A server and what connects to it; at the end of the block the server has been told to stop, and is waited for."""
+    begun = asyncio.Event()
     with contextlib.closing(bind("127.0.0.1", 0)) as listener:
-        yield listener
+        where = listener.getsockname()
+        server = Server(
+            cast(Any, hello),
+            quick=None,
+            graceful_seconds=round(LONG),
+            linger_seconds=LONG,
+            on_listening=begun.set,
+            on_stopping=lambda: None if events is None else events.append("stopping"),
+        )
+        running = asyncio.create_task(server.serve(sockets=[listener]))
+        await begun.wait()
 
+        async def connect() -> Client:
+            return Client(*await asyncio.open_connection(*where))
 
-def make_server(*, linger_seconds: float, events: list[str], serving: asyncio.Event) -> Server:
-    return Server(
-        cast(Any, hello),
-        quick=None,
-        graceful_seconds=round(LONG),
-        linger_seconds=linger_seconds,
-        on_listening=serving.set,
-        on_stopping=lambda: events.append("stopping"),
-    )
+        yield server, connect
+        await running
 
 
 def test_what_clients_send_on_kept_connections_after_the_signal_is_answered_and_ends_them() -> None:
     async def scenario() -> None:
         events: list[str] = []
-        serving = asyncio.Event()
-        with listening() as listener:
-            server = make_server(linger_seconds=LONG, events=events, serving=serving)
-            running = asyncio.create_task(server.serve(sockets=[listener]))
-            await serving.wait()
-            clients = [Client(*await asyncio.open_connection(*listener.getsockname())) for _ in range(5)]
+        async with serving(events) as (server, connect):
+            clients = [await connect() for _ in range(5)]
             for client in clients:
                 assert b"connection: close" not in await client.get()
             server.handle_exit(signal.SIGTERM, None)
@@ -76,47 +78,36 @@ def test_what_clients_send_on_kept_connections_after_the_signal_is_answered_and_
                     assert not events
                 assert await client.reader.read() == b""
                 await client.close()
-            await running
-            assert events == ["stopping"]
+        assert events == ["stopping"]
 
     asyncio.run(scenario())
 
 
 def test_a_new_connection_during_that_time_is_served_once() -> None:
     async def scenario() -> None:
-        serving = asyncio.Event()
-        with listening() as listener:
-            server = make_server(linger_seconds=LONG, events=[], serving=serving)
-            running = asyncio.create_task(server.serve(sockets=[listener]))
-            await serving.wait()
-            kept = Client(*await asyncio.open_connection(*listener.getsockname()))
+        async with serving() as (server, connect):
+            kept = await connect()
             await kept.get()
             server.handle_exit(signal.SIGTERM, None)
             closing = b""
             while b"connection: close" not in closing:
-                late = Client(*await asyncio.open_connection(*listener.getsockname()))
+                late = await connect()
                 closing = await late.get()
                 await late.close()
             assert b"connection: close" in await kept.get()
             await kept.close()
-            await running
 
     asyncio.run(scenario())
 
 
 def test_a_second_signal_waits_for_nobody() -> None:
     async def scenario() -> None:
-        serving = asyncio.Event()
-        with listening() as listener:
-            server = make_server(linger_seconds=LONG, events=[], serving=serving)
-            running = asyncio.create_task(server.serve(sockets=[listener]))
-            await serving.wait()
-            idle = Client(*await asyncio.open_connection(*listener.getsockname()))
+        async with serving() as (server, connect):
+            idle = await connect()
             await idle.get()
             server.handle_exit(signal.SIGTERM, None)
             server.handle_exit(signal.SIGTERM, None)
-            await running
-            assert await idle.reader.read() == b""
-            await idle.close()
+        assert await idle.reader.read() == b""
+        await idle.close()
 
     asyncio.run(scenario())

@@ -287,18 +287,23 @@ def test_a_client_that_has_gone_gets_nothing_and_is_counted() -> None:
     asyncio.run(scenario())
 
 
+def check_last_answer(served: Served) -> None:
+    """The invocation that waits is answered, and the answer ends its connection."""
+    invoke, _, reply = served.waiting[0]
+    reply.set_result((result(invoke), b"last"))
+    assert b"connection: close\r\n" in served.wire.written
+    assert served.wire.written.endswith(b"last")
+    assert served.wire.closed
+    served.close()
+
+
 def test_a_server_that_stops_answers_and_closes() -> None:
     async def scenario() -> None:
         served = Served()
         served.protocol.data_received(request())
         served.protocol.shutdown()
         assert not served.wire.closed
-        invoke, _, reply = served.waiting[0]
-        reply.set_result((result(invoke), b"last"))
-        assert b"connection: close\r\n" in served.wire.written
-        assert served.wire.written.endswith(b"last")
-        assert served.wire.closed
-        served.close()
+        check_last_answer(served)
 
     asyncio.run(scenario())
 
@@ -310,12 +315,7 @@ def test_a_request_that_comes_while_the_server_leaves_is_answered_and_is_the_las
         served.protocol.see_off()
         assert not served.wire.closed
         served.protocol.data_received(request())
-        invoke, _, reply = served.waiting[0]
-        reply.set_result((result(invoke), b"last"))
-        assert b"connection: close\r\n" in served.wire.written
-        assert served.wire.written.endswith(b"last")
-        assert served.wire.closed
-        served.close()
+        check_last_answer(served)
 
     asyncio.run(scenario())
 

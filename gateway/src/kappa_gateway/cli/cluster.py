@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from kappa_crds.api import KubernetesApi
 
 NAMESPACE = click.option("--namespace", default="kappa-system", show_default=True, help="Namespace of the release.")
 LINK_SERVICE = click.option(
@@ -29,11 +33,10 @@ def cluster() -> None:
 @click.option("--no-crds", is_flag=True, help="Leave the CustomResourceDefinitions to somebody else.")
 def prepare(namespace: str, link_service: str, cluster_domain: str, postgresql_host: str | None, no_crds: bool) -> None:
     """Apply the CustomResourceDefinitions and make the Secrets that are missing; may be repeated, and run twice at once."""
-    from kappa_crds.api import ApiError, KubernetesApi  # noqa: PLC0415
     from kappa_crds.apply import apply_crds  # noqa: PLC0415
     from kappa_gateway.kubernetes.access_keys import LABEL  # noqa: PLC0415
     from kappa_gateway.kubernetes.namespace_secrets import NamespaceSecrets  # noqa: PLC0415
-    from kappa_gateway.kubernetes.prepare import Preparation, PrepareError, link_names  # noqa: PLC0415
+    from kappa_gateway.kubernetes.prepare import Preparation, link_names  # noqa: PLC0415
     from kappa_gateway.kubernetes.prepare import prepare as run  # noqa: PLC0415
 
     asked = Preparation(
@@ -42,23 +45,16 @@ def prepare(namespace: str, link_service: str, cluster_domain: str, postgresql_h
         postgresql_host=postgresql_host,
     )
 
-    async def connected() -> None:
-        api = await KubernetesApi.connect()
-        try:
-            await run(
-                asked,
-                secrets_of=NamespaceSecrets(api, namespace=namespace),
-                apply_crds=None if no_crds else lambda: apply_crds(api, say=click.echo),
-                now=datetime.now(UTC),
-                say=click.echo,
-            )
-        finally:
-            await api.close()
+    async def work(api: KubernetesApi) -> None:
+        await run(
+            asked,
+            secrets_of=NamespaceSecrets(api, namespace=namespace),
+            apply_crds=None if no_crds else lambda: apply_crds(api, say=click.echo),
+            now=datetime.now(UTC),
+            say=click.echo,
+        )
 
-    try:
-        asyncio.run(connected())
-    except (ApiError, PrepareError) as error:
-        _fail(str(error))
+    _connected(work)
 
 
 @cluster.command()
@@ -67,27 +63,19 @@ def prepare(namespace: str, link_service: str, cluster_domain: str, postgresql_h
 @CLUSTER_DOMAIN
 def renew(namespace: str, link_service: str, cluster_domain: str) -> None:
     """Sign the links' certificate anew if it ends soon, and nothing else; gateways take it over while they run."""
-    from kappa_crds.api import ApiError, KubernetesApi  # noqa: PLC0415
     from kappa_gateway.kubernetes.namespace_secrets import NamespaceSecrets  # noqa: PLC0415
-    from kappa_gateway.kubernetes.prepare import PrepareError, link_names  # noqa: PLC0415
+    from kappa_gateway.kubernetes.prepare import link_names  # noqa: PLC0415
     from kappa_gateway.kubernetes.prepare import renew as run  # noqa: PLC0415
 
-    async def connected() -> None:
-        api = await KubernetesApi.connect()
-        try:
-            await run(
-                link_names(link_service, namespace=namespace, domain=cluster_domain),
-                secrets_of=NamespaceSecrets(api, namespace=namespace),
-                now=datetime.now(UTC),
-                say=click.echo,
-            )
-        finally:
-            await api.close()
+    async def work(api: KubernetesApi) -> None:
+        await run(
+            link_names(link_service, namespace=namespace, domain=cluster_domain),
+            secrets_of=NamespaceSecrets(api, namespace=namespace),
+            now=datetime.now(UTC),
+            say=click.echo,
+        )
 
-    try:
-        asyncio.run(connected())
-    except (ApiError, PrepareError) as error:
-        _fail(str(error))
+    _connected(work)
 
 
 @cluster.command()
@@ -106,6 +94,24 @@ def test(endpoint_url: str, runtime: str) -> None:
     try:
         run(endpoint_url, runtime=runtime, say=click.echo)
     except TrialError as error:
+        _fail(str(error))
+
+
+def _connected(work: Callable[[KubernetesApi], Awaitable[None]]) -> None:
+    """Do it with the cluster's API, or fail with one line."""
+    from kappa_crds.api import ApiError, KubernetesApi  # noqa: PLC0415
+    from kappa_gateway.kubernetes.prepare import PrepareError  # noqa: PLC0415
+
+    async def connected() -> None:
+        api = await KubernetesApi.connect()
+        try:
+            await work(api)
+        finally:
+            await api.close()
+
+    try:
+        asyncio.run(connected())
+    except (ApiError, PrepareError) as error:
         _fail(str(error))
 
 
