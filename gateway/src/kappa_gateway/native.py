@@ -15,16 +15,13 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 
 from kappa_core.errors import LambdaError
 from kappa_core.ports.blobs import BlobNotFound, BlobStore
-from kappa_core.ports.logs import LogEvent, LogGroup, LogReader
+from kappa_core.ports.logs import PAGE, LogEvent, LogGroup, LogQuery, LogReader
 from kappa_core.resources import AccountId, Region, Sha256
 from kappa_gateway.code.links import CodeLinks
 from kappa_gateway.wire import error_response, new_request_id
 
 LAST_MS: Final = 1 << 53
 """Milliseconds since the epoch that every JSON reader can hold; beyond any log line and within a column of the log store."""
-
-PAGE: Final = 10_000
-"""Log events that are read at once."""
 
 READ_LOGS: Final = "ReadLogs"
 """The action of the route for logs."""
@@ -69,7 +66,7 @@ def build_router(*, blobs: BlobStore, logs: LogReader, links: CodeLinks, scope: 
             return Response(body, status_code=status, headers=headers)
         group = LogGroup(account, region, function if function.startswith("/") else f"/aws/lambda/{function}")
         # A first look, so that the head can say what the answer will lack.
-        first = await logs.read(group, start_ms=start, limit=1 if follow else PAGE)
+        first = await logs.read(LogQuery(group, start_ms=start, limit=1 if follow else PAGE))
         headers = {MISSING: ",".join(sorted(logs.missing))} if logs.missing else {}
         found = logs.follow(group, start_ms=start) if follow else _stored(logs, group, first, start_ms=start)
         return StreamingResponse(_lines(found, request_id), media_type="application/x-ndjson", headers=headers)
@@ -82,7 +79,7 @@ async def _stored(logs: LogReader, group: LogGroup, page: list[LogEvent], *, sta
     while page:
         for event in page:
             yield event
-        page = await logs.read(group, start_ms=start_ms, after_event_id=page[-1].event_id, limit=PAGE)
+        page = await logs.read(LogQuery(group, start_ms=start_ms, after_event_id=page[-1].event_id, limit=PAGE))
 
 
 async def _lines(events: AsyncIterator[LogEvent], request_id: str | None) -> AsyncIterator[bytes]:

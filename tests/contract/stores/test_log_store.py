@@ -12,7 +12,7 @@ from typing import TypeVar
 import pytest
 
 from kappa_core.memory import MemoryLogStore
-from kappa_core.ports.logs import LogEvent, LogGroup, LogStore
+from kappa_core.ports.logs import LogEvent, LogGroup, LogQuery, LogStore
 from kappa_gateway.stores.logs import SqliteLogStore
 from store_samples import ACCOUNT, REGION
 
@@ -60,7 +60,7 @@ def test_what_was_appended_is_read_at_once_in_order_of_arrival(opened: Opener) -
     async def scenario(store: LogStore) -> None:
         store.append(GROUP, [event("one\n", at=3, stream="s1", request_id="r1"), event("two\n", at=1)])
         store.append(GROUP, [event("three\n", at=2)])
-        found = await store.read(GROUP)
+        found = await store.read(LogQuery(GROUP))
         assert messages(found) == ["one\n", "two\n", "three\n"]
         assert (found[0].timestamp_ms, found[0].stream, found[0].request_id) == (3, "s1", "r1")
         assert {each.ingestion_ms for each in found} == {5_000}
@@ -72,11 +72,11 @@ def test_event_ids_are_unique_stable_and_ascend(opened: Opener) -> None:
     async def scenario(store: LogStore) -> None:
         for number in range(5):
             store.append(GROUP, [event(f"{number}.{index}") for index in range(30)])
-            await store.read(OTHER)
-        ids = [found.event_id for found in await store.read(GROUP)]
+            await store.read(LogQuery(OTHER))
+        ids = [found.event_id for found in await store.read(LogQuery(GROUP))]
         assert len(set(ids)) == 150
         assert ids == sorted(ids)
-        assert ids == [found.event_id for found in await store.read(GROUP)]
+        assert ids == [found.event_id for found in await store.read(LogQuery(GROUP))]
 
     run(opened, scenario)
 
@@ -86,12 +86,12 @@ def test_groups_are_apart_and_listed_by_prefix(opened: Opener) -> None:
         store.append(OTHER, [event("g")])
         store.append(GROUP, [event("f")])
         store.append(LogGroup(ACCOUNT, REGION, "/custom_%"), [event("c")])
-        assert messages(await store.read(GROUP)) == ["f"]
+        assert messages(await store.read(LogQuery(GROUP))) == ["f"]
         assert await store.groups(ACCOUNT, REGION, prefix="/aws/") == [GROUP, OTHER]
         assert [group.name for group in await store.groups(ACCOUNT, REGION, prefix="/custom_%")] == ["/custom_%"]
         assert await store.groups(ACCOUNT, REGION, prefix="/aws_") == []
         assert len(await store.groups(ACCOUNT, REGION)) == 3
-        assert await store.read(LogGroup(ACCOUNT, REGION, "nothing")) == []
+        assert await store.read(LogQuery(LogGroup(ACCOUNT, REGION, "nothing"))) == []
 
     run(opened, scenario)
 
@@ -105,16 +105,16 @@ def test_a_read_can_be_narrowed(opened: Opener) -> None:
         ]
         for each in events:
             store.append(GROUP, [each])
-        assert messages(await store.read(GROUP, stream="2026/01/01/[1]aa")) == ["a"]
-        assert messages(await store.read(GROUP, stream_prefix="2026/01/01/")) == ["a", "b"]
-        assert messages(await store.read(GROUP, request_id="r1")) == ["a", "b"]
-        assert messages(await store.read(GROUP, start_ms=20)) == ["b", "c"]
-        assert messages(await store.read(GROUP, end_ms=20)) == ["a"]
-        assert messages(await store.read(GROUP, start_ms=20, end_ms=30)) == ["b"]
-        assert messages(await store.read(GROUP, limit=2)) == ["a", "b"]
-        assert messages(await store.read(GROUP, limit=2, newest=True)) == ["b", "c"]
-        assert messages(await store.read(GROUP, request_id="r1", limit=1, newest=True)) == ["b"]
-        assert await store.read(GROUP, limit=0) == []
+        assert messages(await store.read(LogQuery(GROUP, stream="2026/01/01/[1]aa"))) == ["a"]
+        assert messages(await store.read(LogQuery(GROUP, stream_prefix="2026/01/01/"))) == ["a", "b"]
+        assert messages(await store.read(LogQuery(GROUP, request_id="r1"))) == ["a", "b"]
+        assert messages(await store.read(LogQuery(GROUP, start_ms=20))) == ["b", "c"]
+        assert messages(await store.read(LogQuery(GROUP, end_ms=20))) == ["a"]
+        assert messages(await store.read(LogQuery(GROUP, start_ms=20, end_ms=30))) == ["b"]
+        assert messages(await store.read(LogQuery(GROUP, limit=2))) == ["a", "b"]
+        assert messages(await store.read(LogQuery(GROUP, limit=2, newest=True))) == ["b", "c"]
+        assert messages(await store.read(LogQuery(GROUP, request_id="r1", limit=1, newest=True))) == ["b"]
+        assert await store.read(LogQuery(GROUP, limit=0)) == []
 
     run(opened, scenario)
 
@@ -123,10 +123,10 @@ def test_pages_by_event_id_join_to_the_whole(opened: Opener) -> None:
     async def scenario(store: LogStore) -> None:
         for number in range(10):
             store.append(GROUP, [event(f"{number}-{index}") for index in range(7)])
-            await store.read(GROUP, limit=1)
+            await store.read(LogQuery(GROUP, limit=1))
         found: list[str] = []
         after = None
-        while page := await store.read(GROUP, after_event_id=after, limit=9):
+        while page := await store.read(LogQuery(GROUP, after_event_id=after, limit=9)):
             found += messages(page)
             after = page[-1].event_id
         assert found == [f"{number}-{index}" for number in range(10) for index in range(7)]
@@ -167,7 +167,7 @@ def test_a_waiting_follower_ends_when_the_store_is_closed(opened: Opener) -> Non
             return [found.message async for found in follower]
 
         listener = asyncio.create_task(listen())
-        await store.read(GROUP)
+        await store.read(LogQuery(GROUP))
         await asyncio.sleep(0)
         await store.close()
         assert set(await listener) <= {"last"}
@@ -183,11 +183,11 @@ def test_a_deleted_group_is_gone_and_can_begin_anew(opened: Opener) -> None:
         store.append(OTHER, [event("kept")])
         await store.delete_group(GROUP)
         await store.delete_group(GROUP)
-        assert await store.read(GROUP) == []
+        assert await store.read(LogQuery(GROUP)) == []
         assert await store.groups(ACCOUNT, REGION) == [OTHER]
         store.append(GROUP, [event("new")])
-        assert messages(await store.read(GROUP)) == ["new"]
-        assert messages(await store.read(OTHER)) == ["kept"]
+        assert messages(await store.read(LogQuery(GROUP))) == ["new"]
+        assert messages(await store.read(LogQuery(OTHER))) == ["kept"]
 
     run(opened, scenario)
 
@@ -198,6 +198,6 @@ def test_any_text_comes_back(opened: Opener) -> None:
     async def scenario(store: LogStore) -> None:
         store.append(GROUP, [event(text) for text in texts])
         store.append(GROUP, [])
-        assert messages(await store.read(GROUP)) == texts
+        assert messages(await store.read(LogQuery(GROUP))) == texts
 
     run(opened, scenario)

@@ -12,8 +12,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from kappa_core.memory import MemoryLogStore
-from kappa_core.ports.logs import LogEvent, LogGroup
-from kappa_gateway.kubernetes.gathered_logs import GatheredLogs, PeerError, Wanted
+from kappa_core.ports.logs import LogEvent, LogGroup, LogQuery
+from kappa_gateway.kubernetes.gathered_logs import GatheredLogs, PeerError
 from kappa_gateway.kubernetes.peer_logs import PATH, HttpPeers, PeerSigner
 from kappa_gateway.kubernetes.peer_logs_route import build_router
 from kappa_gateway.process import bind
@@ -70,9 +70,9 @@ def test_lines_of_another_gateway_are_read_whole_and_in_order() -> None:
         store.append(GROUP, lines(*sent, "\x01" * 256 * 1024))
         own.append(GROUP, lines("mine"))
         async with served(store) as address, asking(address) as peers:
-            found = await GatheredLogs(own, peers).read(GROUP, limit=10_000)
+            found = await GatheredLogs(own, peers).read(LogQuery(GROUP, limit=10_000))
         assert len(found) == 2502
-        assert [event for event in found if event.message != "mine"] == await store.read(GROUP)
+        assert [event for event in found if event.message != "mine"] == await store.read(LogQuery(GROUP))
 
     run(scenario)
 
@@ -83,7 +83,7 @@ def test_a_follower_hears_another_gateway_until_that_one_leaves() -> None:
         store.append(GROUP, lines("stored"))
         async with served(store, beat_seconds=0.01) as address, asking(address) as peers:
             found: list[str] = []
-            async with aclosing(peers.follow(address, Wanted(GROUP, start_ms=0))) as events:
+            async with aclosing(peers.follow(address, LogQuery(GROUP, start_ms=0))) as events:
                 async for event in events:
                     found.append(event.message)
                     if event.message == "stored":
@@ -99,7 +99,7 @@ def test_a_request_that_no_gateway_signed_is_refused() -> None:
     async def scenario() -> None:
         store = MemoryLogStore(clock_ms=lambda: 7)
         store.append(GROUP, lines("secret"))
-        query = PeerSigner(b"x" * 32).signed(Wanted(GROUP), follow=False)
+        query = PeerSigner(b"x" * 32).signed(LogQuery(GROUP), follow=False)
         async with served(store) as address, aiohttp.ClientSession() as session:
             for asked in ("", query):
                 async with session.get(f"http://{address}{PATH}?{asked}") as answer:
@@ -115,8 +115,8 @@ def test_a_gateway_that_is_no_longer_there_is_an_error_of_its_own() -> None:
             pass
         async with asking(address) as peers:
             with pytest.raises(PeerError):
-                await peers.read(address, Wanted(GROUP))
+                await peers.read(address, LogQuery(GROUP))
             with pytest.raises(PeerError):
-                await anext(peers.follow(address, Wanted(GROUP)))
+                await anext(peers.follow(address, LogQuery(GROUP)))
 
     run(scenario)

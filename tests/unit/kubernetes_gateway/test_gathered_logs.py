@@ -10,9 +10,9 @@ from itertools import islice
 import pytest
 
 from kappa_core.memory import MemoryLogStore
-from kappa_core.ports.logs import LogEvent, LogGroup
+from kappa_core.ports.logs import LogEvent, LogGroup, LogQuery
 from kappa_crds.api import ApiError
-from kappa_gateway.kubernetes.gathered_logs import GatheredLogs, PeerError, Wanted, follow, read
+from kappa_gateway.kubernetes.gathered_logs import GatheredLogs, PeerError, follow
 from kappa_gateway.kubernetes.peer_logs import GOOD_SECONDS, HttpPeers, PeerSigner
 from store_samples import ACCOUNT, REGION
 
@@ -47,12 +47,12 @@ class Gateways:
     async def addresses(self) -> set[str]:
         return self.stores.keys() - {"a"}
 
-    async def read(self, address: str, wanted: Wanted, /) -> list[LogEvent]:
+    async def read(self, address: str, wanted: LogQuery, /) -> list[LogEvent]:
         self.asked.append(address)
         self._check(address)
-        return await read(self.stores[address], wanted)
+        return await self.stores[address].read(wanted)
 
-    async def follow(self, address: str, wanted: Wanted, /) -> AsyncGenerator[LogEvent, None]:
+    async def follow(self, address: str, wanted: LogQuery, /) -> AsyncGenerator[LogEvent, None]:
         self._check(address)
         async with aclosing(follow(self.stores[address], wanted)) as events:
             async for event in events:
@@ -92,7 +92,7 @@ def test_lines_of_all_gateways_are_read_in_the_order_in_which_they_arrived() -> 
             gateways.now += 1
             gateways.log(name, f"{number}")
         gateways.log("c", "of another function", group=OTHER)
-        assert messages(await gateways.logs.read(GROUP)) == ["0", "1", "2", "3", "4"]
+        assert messages(await gateways.logs.read(LogQuery(GROUP))) == ["0", "1", "2", "3", "4"]
 
     run(scenario)
 
@@ -105,12 +105,12 @@ def test_pages_over_gateways_leave_nothing_out_and_repeat_nothing() -> None:
             gateways.now += number % 2
             gateways.log("abc"[number % 3], message)
         found: list[LogEvent] = []
-        while page := await gateways.logs.read(GROUP, limit=7, after_event_id=found[-1].event_id if found else None):
+        while page := await gateways.logs.read(LogQuery(GROUP, limit=7, after_event_id=found[-1].event_id if found else None)):
             assert len(page) <= 7
             found += page
         assert sorted(messages(found), key=int) == sent
         assert [event.event_id for event in found] == sorted({event.event_id for event in found})
-        assert await gateways.logs.read(GROUP, limit=5, newest=True) == found[-5:]
+        assert await gateways.logs.read(LogQuery(GROUP, limit=5, newest=True)) == found[-5:]
 
     run(scenario)
 
@@ -121,10 +121,10 @@ def test_a_gateway_that_does_not_answer_costs_its_own_lines_and_is_named() -> No
         for name in "abc":
             gateways.log(name, name)
         gateways.silent = {"b"}
-        assert sorted(messages(await gateways.logs.read(GROUP))) == ["a", "c"]
+        assert sorted(messages(await gateways.logs.read(LogQuery(GROUP)))) == ["a", "c"]
         assert gateways.logs.missing == {"b"}
         gateways.silent = set()
-        assert sorted(messages(await gateways.logs.read(GROUP))) == ["a", "b", "c"]
+        assert sorted(messages(await gateways.logs.read(LogQuery(GROUP)))) == ["a", "b", "c"]
         assert gateways.logs.missing == frozenset()
 
     run(scenario)
@@ -202,7 +202,7 @@ def test_followers_end_when_this_gateway_leaves_and_its_lines_can_still_be_read(
             gateways.stores["a"].dismiss()
             assert await everything == ["last"]
         gateways.log("a", "later")
-        assert messages(await gateways.logs.read(GROUP)) == ["last", "later"]
+        assert messages(await gateways.logs.read(LogQuery(GROUP))) == ["last", "later"]
 
     run(scenario)
 
@@ -218,7 +218,7 @@ def test_a_follower_who_does_not_read_keeps_no_more_than_the_store_would() -> No
     run(scenario)
 
 
-WANTED = Wanted(GROUP, stream="2026/11/21/[$LATEST]ab&c=", request_id="é ü", start_ms=0, after_event_id="7", newest=True)
+WANTED = LogQuery(GROUP, stream="2026/11/21/[$LATEST]ab&c=", request_id="é ü", start_ms=0, after_event_id="7", newest=True)
 
 
 def test_what_one_gateway_signs_another_understands() -> None:

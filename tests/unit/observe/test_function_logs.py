@@ -8,7 +8,7 @@ import json
 
 from kappa_core.link.frames import LogLine
 from kappa_core.memory import MemoryLogStore
-from kappa_core.ports.logs import LogEvent, LogGroup
+from kappa_core.ports.logs import LogEvent, LogGroup, LogQuery
 from kappa_core.resources import AccountId, Region
 from kappa_gateway.observe.function_logs import FunctionLogs
 from made_specs import version_spec
@@ -42,15 +42,15 @@ def test_the_memory_of_lines_is_bounded_and_the_oldest_go_first() -> None:
         logs = MemoryLogStore(clock_ms=lambda: 0, events_per_group=3, total_bytes=4 * (512 + 10))
         for number in range(4):
             logs.append(GROUP, [LogEvent(number, f"hello {number:03d}\n", "s")])
-        assert [event.timestamp_ms for event in await logs.read(GROUP)] == [1, 2, 3]
+        assert [event.timestamp_ms for event in await logs.read(LogQuery(GROUP))] == [1, 2, 3]
         for number in range(4, 7):
             logs.append(OTHER, [LogEvent(number, f"other {number:03d}\n", "s")])
-        assert [event.timestamp_ms for event in await logs.read(GROUP)] == [3]
-        assert [event.timestamp_ms for event in await logs.read(OTHER)] == [4, 5, 6]
+        assert [event.timestamp_ms for event in await logs.read(LogQuery(GROUP))] == [3]
+        assert [event.timestamp_ms for event in await logs.read(LogQuery(OTHER))] == [4, 5, 6]
         await logs.delete_group(OTHER)
         for number in range(7, 10):
             logs.append(GROUP, [LogEvent(number, f"hello {number:03d}\n", "s")])
-        assert [event.timestamp_ms for event in await logs.read(GROUP)] == [7, 8, 9]
+        assert [event.timestamp_ms for event in await logs.read(LogQuery(GROUP))] == [7, 8, 9]
         logs.append(OTHER, [LogEvent(10, "x" * 10_000, "s")])
         assert await logs.groups(GROUP.account, GROUP.region) == []  # a line beyond all bounds is not kept either
         await logs.close()

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from kappa_core.ports.logs import LogEvent, LogGroup, event_id, selected
+from kappa_core.ports.logs import LogEvent, LogGroup, LogQuery, event_id
 from kappa_core.resources import AccountId, Region
 
 DEFAULT_EVENTS_PER_GROUP = 100_000
@@ -92,34 +92,8 @@ class MemoryLogStore:
                 if not there:
                     del self._groups[oldest]
 
-    async def read(
-        self,
-        group: LogGroup,
-        /,
-        *,
-        stream: str | None = None,
-        stream_prefix: str | None = None,
-        request_id: str | None = None,
-        start_ms: int | None = None,
-        end_ms: int | None = None,
-        after_event_id: str | None = None,
-        limit: int = 10_000,
-        newest: bool = False,
-    ) -> list[LogEvent]:
-        found = [
-            event
-            for event in self._groups.get(group, ())
-            if selected(
-                event,
-                stream=stream,
-                stream_prefix=stream_prefix,
-                request_id=request_id,
-                start_ms=start_ms,
-                end_ms=end_ms,
-                after_event_id=after_event_id,
-            )
-        ]
-        return found[max(0, len(found) - limit) :] if newest else found[:limit]
+    async def read(self, query: LogQuery, /) -> list[LogEvent]:
+        return query.page([event for event in self._groups.get(query.group, ()) if query.selects(event)])
 
     def follow(self, group: LogGroup, /, *, start_ms: int | None = None) -> AsyncGenerator[LogEvent, None]:
         follower = _Follower(group, at_most=self._events_per_group)

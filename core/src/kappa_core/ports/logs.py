@@ -6,11 +6,13 @@ Logs are best effort by design: an append may be dropped under pressure (and is 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from kappa_core.resources import AccountId, Region
+
+T = TypeVar("T")
 
 
 class LogEvent(msgspec.Struct, frozen=True):
@@ -38,25 +40,40 @@ def event_id(batch: int, index: int) -> str:
     return f"{batch:040d}{index:016d}"
 
 
-def selected(
-    event: LogEvent,
-    *,
-    stream: str | None = None,
-    stream_prefix: str | None = None,
-    request_id: str | None = None,
-    start_ms: int | None = None,
-    end_ms: int | None = None,
-    after_event_id: str | None = None,
-) -> bool:
-    """Whether :meth:`LogStore.read` with these conditions returns ``event``."""
-    return (
-        (after_event_id is None or event.event_id > after_event_id)
-        and (start_ms is None or event.timestamp_ms >= start_ms)
-        and (end_ms is None or event.timestamp_ms < end_ms)
-        and (stream is None or event.stream == stream)
-        and (stream_prefix is None or event.stream.startswith(stream_prefix))
-        and (request_id is None or event.request_id == request_id)
-    )
+PAGE: Final = 10_000
+"""Log events that are read at once."""
+
+
+class LogQuery(NamedTuple):
+    """Which events of a group are read."""
+
+    group: LogGroup
+    stream: str | None = None
+    stream_prefix: str | None = None
+    request_id: str | None = None
+    start_ms: int | None = None
+    """Inclusive."""
+    end_ms: int | None = None
+    """Exclusive."""
+    after_event_id: str | None = None
+    limit: int = PAGE
+    newest: bool = False
+    """The last ``limit`` events instead of the first."""
+
+    def selects(self, event: LogEvent) -> bool:
+        """Whether ``event``, one of the group, is meant; how many may be is not asked."""
+        return (
+            (self.after_event_id is None or event.event_id > self.after_event_id)
+            and (self.start_ms is None or event.timestamp_ms >= self.start_ms)
+            and (self.end_ms is None or event.timestamp_ms < self.end_ms)
+            and (self.stream is None or event.stream == self.stream)
+            and (self.stream_prefix is None or event.stream.startswith(self.stream_prefix))
+            and (self.request_id is None or event.request_id == self.request_id)
+        )
+
+    def page(self, found: list[T], /) -> list[T]:
+        """As many of those that it selects, in order of arrival, as it asks for."""
+        return found[max(0, len(found) - self.limit) :] if self.newest else found[: self.limit]
 
 
 class LogReader(Protocol):
@@ -66,21 +83,8 @@ class LogReader(Protocol):
     def missing(self) -> frozenset[str]:
         """Places whose events the latest reads lack because they do not answer; none where everything is in one place."""
 
-    async def read(
-        self,
-        group: LogGroup,
-        /,
-        *,
-        stream: str | None = None,
-        stream_prefix: str | None = None,
-        request_id: str | None = None,
-        start_ms: int | None = None,
-        end_ms: int | None = None,
-        after_event_id: str | None = None,
-        limit: int = 10_000,
-        newest: bool = False,
-    ) -> list[LogEvent]:
-        """Events in order of arrival; ``start_ms`` inclusive, ``end_ms`` exclusive. ``newest`` takes the last ``limit``."""
+    async def read(self, query: LogQuery, /) -> list[LogEvent]:
+        """Events in order of arrival."""
 
     def follow(self, group: LogGroup, /, *, start_ms: int | None = None) -> AsyncGenerator[LogEvent, None]:
         """Events as they arrive, beginning with the stored ones from ``start_ms``; without it only those that arrive from this

@@ -14,12 +14,11 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from kappa_core.memory.logs import ARRIVALS_PER_MS
-from kappa_core.ports.logs import LogEvent, LogGroup, LogStore, event_id
+from kappa_core.ports.logs import LogEvent, LogGroup, LogQuery, LogStore, event_id
 
-PAGE: Final = 10_000
 LOOK_SECONDS: Final = 5.0
 """How often a follower looks for gateways that have come or gone."""
 AGAIN_SECONDS: Final = 1.0
@@ -34,30 +33,16 @@ class PeerError(Exception):
     """Another gateway cannot be asked; the message is for the log."""
 
 
-class Wanted(NamedTuple):
-    """Which events of a group; as :meth:`LogStore.read` has it."""
-
-    group: LogGroup
-    stream: str | None = None
-    stream_prefix: str | None = None
-    request_id: str | None = None
-    start_ms: int | None = None
-    end_ms: int | None = None
-    after_event_id: str | None = None
-    limit: int = PAGE
-    newest: bool = False
-
-
 class Peers(Protocol):
     """The other gateways. All but ``addresses`` raise PeerError."""
 
     async def addresses(self) -> Iterable[str]:
         """Those that there are now, as far as that is known."""
 
-    async def read(self, address: str, wanted: Wanted, /) -> list[LogEvent]:
+    async def read(self, address: str, wanted: LogQuery, /) -> list[LogEvent]:
         """Events that this gateway has."""
 
-    def follow(self, address: str, wanted: Wanted, /) -> AsyncGenerator[LogEvent, None]:
+    def follow(self, address: str, wanted: LogQuery, /) -> AsyncGenerator[LogEvent, None]:
         """Its events behind ``after_event_id``, then those that arrive there, until one end breaks off."""
 
 
@@ -79,37 +64,23 @@ class GatheredLogs:
         self.missing: frozenset[str] = frozenset()
         """Gateways that did not answer when they were asked last."""
 
-    async def read(
-        self,
-        group: LogGroup,
-        /,
-        *,
-        stream: str | None = None,
-        stream_prefix: str | None = None,
-        request_id: str | None = None,
-        start_ms: int | None = None,
-        end_ms: int | None = None,
-        after_event_id: str | None = None,
-        limit: int = PAGE,
-        newest: bool = False,
-    ) -> list[LogEvent]:
+    async def read(self, query: LogQuery, /) -> list[LogEvent]:
         """As :meth:`LogStore.read`, over all gateways that answer."""
-        wanted = Wanted(group, stream, stream_prefix, request_id, start_ms, end_ms, after_event_id, limit, newest)
-        return [event for event, _ in await self.page(wanted)]
+        return [event for event, _ in await self.page(query)]
 
     def follow(self, group: LogGroup, /, *, start_ms: int | None = None) -> AsyncGenerator[LogEvent, None]:
         """As :meth:`LogStore.follow`, over all gateways that there are and come."""
         return _Following(self, group, start_ms=start_ms, now_ms=self._clock_ms(), sleep=self._sleep).run()
 
-    async def page(self, wanted: Wanted) -> list[tuple[LogEvent, str]]:
+    async def page(self, wanted: LogQuery) -> list[tuple[LogEvent, str]]:
         """Events in order, each with the address of its gateway; empty for this one."""
         addresses = sorted(await self._peers.addresses())
-        pages = await asyncio.gather(read(self._own, wanted), *(self._ask(address, wanted) for address in addresses))
+        pages = await asyncio.gather(self._own.read(wanted), *(self._ask(address, wanted) for address in addresses))
         found = [(event, address) for address, page in zip(("", *addresses), pages, strict=True) for event in page]
         found.sort(key=lambda each: each[0].event_id)
-        return found[max(0, len(found) - wanted.limit) :] if wanted.newest else found[: wanted.limit]
+        return wanted.page(found)
 
-    async def _ask(self, address: str, wanted: Wanted) -> list[LogEvent]:
+    async def _ask(self, address: str, wanted: LogQuery) -> list[LogEvent]:
         try:
             found = await self._peers.read(address, wanted)
         except PeerError as error:
@@ -135,7 +106,7 @@ class GatheredLogs:
         self.missing &= found
         return found
 
-    async def tail(self, address: str, wanted: Wanted) -> AsyncGenerator[LogEvent, None]:
+    async def tail(self, address: str, wanted: LogQuery) -> AsyncGenerator[LogEvent, None]:
         """Events behind ``after_event_id``, stored and to come, of the gateway at ``address``, without an end. For this gateway itself
         (empty) it ends with the store."""
         if not address:
@@ -166,7 +137,7 @@ class _Following:
         self._sleep = sleep
         # Without a beginning: what arrives from this millisecond on, by the clock of whichever gateway it arrives at.
         after = None if start_ms is not None else event_id(now_ms * ARRIVALS_PER_MS - 1, 0)
-        self._wanted = Wanted(group, start_ms=start_ms, after_event_id=after)
+        self._wanted = LogQuery(group, start_ms=start_ms, after_event_id=after)
         self._seen: dict[str, str] = {}
         """Gateway → id of the last event that the follower has of it."""
         self._arrived: asyncio.Queue[LogEvent | None] = asyncio.Queue(_WAITING)
@@ -209,13 +180,7 @@ class _Following:
         await self._arrived.put(None)  # this gateway's own store has closed
 
 
-async def read(store: LogStore, wanted: Wanted) -> list[LogEvent]:
-    """What one store has of it."""
-    group, *_ = wanted
-    return await store.read(group, **{name: value for name, value in wanted._asdict().items() if name != "group"})
-
-
-async def follow(store: LogStore, wanted: Wanted) -> AsyncGenerator[LogEvent, None]:
+async def follow(store: LogStore, wanted: LogQuery) -> AsyncGenerator[LogEvent, None]:
     """The events of one store behind ``after_event_id``, stored and to come."""
     after = wanted.after_event_id or ""
     async with aclosing(store.follow(wanted.group, start_ms=wanted.start_ms or 0)) as events:

@@ -22,10 +22,10 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from kappa_core.ports.logs import LogEvent, LogGroup
+from kappa_core.ports.logs import LogEvent, LogGroup, LogQuery
 from kappa_core.resources import AccountId, Region
 from kappa_crds.api import ApiError
-from kappa_gateway.kubernetes.gathered_logs import PeerError, Wanted
+from kappa_gateway.kubernetes.gathered_logs import PeerError
 
 PATH: Final = "/_kappa/gateways/logs"
 GOOD_SECONDS: Final = 60
@@ -53,14 +53,14 @@ class PeerSigner:
         self._key = hmac.digest(secret, b"kappa between gateways", "sha256")
         self._now = now
 
-    def signed(self, wanted: Wanted, *, follow: bool) -> str:
+    def signed(self, wanted: LogQuery, *, follow: bool) -> str:
         """The query of a request."""
         said = {name: value for name, value in wanted._asdict().items() if name != "group" and value is not None}
         said |= {**msgspec.structs.asdict(wanted.group), "follow": follow, "expires": int(self._now()) + GOOD_SECONDS}
         query = urlencode({name: int(value) if isinstance(value, bool) else value for name, value in said.items()})
         return f"{query}&signature={self._sign(query)}"
 
-    def checked(self, query: str) -> tuple[Wanted, bool] | None:
+    def checked(self, query: str) -> tuple[LogQuery, bool] | None:
         """What a query asks for, and whether to follow; None where no gateway of this release has signed it, or too long ago."""
         said, _, signature = query.rpartition("&signature=")
         if not hmac.compare_digest(self._sign(said).encode(), signature.encode()):
@@ -72,7 +72,7 @@ class PeerSigner:
         def number(name: str) -> int | None:
             return int(given[name]) if name in given else None
 
-        wanted = Wanted(
+        wanted = LogQuery(
             LogGroup(AccountId(given["account"]), Region(given["region"]), given["name"]),
             stream=given.get("stream"),
             stream_prefix=given.get("stream_prefix"),
@@ -114,12 +114,12 @@ class HttpPeers:
                 self._known_until = loop.time() + self._believed_seconds
             return set(self._known)
 
-    async def read(self, address: str, wanted: Wanted, /) -> list[LogEvent]:
+    async def read(self, address: str, wanted: LogQuery, /) -> list[LogEvent]:
         """See the port."""
         async with self._asked(address, wanted, follow=False) as answer:
             return [_decode(line) for line in (await answer.read()).splitlines() if line]
 
-    async def follow(self, address: str, wanted: Wanted, /) -> AsyncGenerator[LogEvent, None]:
+    async def follow(self, address: str, wanted: LogQuery, /) -> AsyncGenerator[LogEvent, None]:
         """See the port."""
         async with self._asked(address, wanted, follow=True) as answer:
             async for line in answer.content:
@@ -132,7 +132,7 @@ class HttpPeers:
             await self._session.close()
 
     @asynccontextmanager
-    async def _asked(self, address: str, wanted: Wanted, *, follow: bool) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _asked(self, address: str, wanted: LogQuery, *, follow: bool) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer with status 200. Everything that goes wrong, also while it is read, is a PeerError."""
         if self._session is None:
             self._session = aiohttp.ClientSession(trust_env=False, read_bufsize=_LINE_BYTES)

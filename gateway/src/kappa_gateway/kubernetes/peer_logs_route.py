@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from kappa_core.ports.logs import LogEvent, LogStore
-from kappa_gateway.kubernetes.gathered_logs import follow, read
+from kappa_gateway.kubernetes.gathered_logs import follow
 from kappa_gateway.kubernetes.peer_logs import BEAT_SECONDS, PATH, PeerSigner
 
 _encode = msgspec.json.Encoder().encode
@@ -33,7 +33,7 @@ def build_router(*, own: LogStore, signer: PeerSigner, beat_seconds: float = BEA
         if asked is None:
             return JSONResponse({"message": "Gateways alone may ask this."}, status_code=403)
         wanted, follows = asked
-        body = _followed(follow(own, wanted), beat_seconds) if follows else _stored(await read(own, wanted))
+        body = _followed(follow(own, wanted), beat_seconds) if follows else _stored(await own.read(wanted))
         return StreamingResponse(body, media_type="application/x-ndjson")
 
     return router

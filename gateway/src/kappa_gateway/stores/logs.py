@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from kappa_core.ports.logs import LogEvent, LogGroup, selected
+from kappa_core.ports.logs import LogEvent, LogGroup, LogQuery
 from kappa_core.ports.store import StoreUnavailable
 from kappa_core.resources import AccountId, Region
 from kappa_gateway.stores import ring
@@ -88,40 +88,24 @@ class SqliteLogStore:
         if self._flush_timer is None:
             self._flush_timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
 
-    async def read(
-        self,
-        group: LogGroup,
-        /,
-        *,
-        stream: str | None = None,
-        stream_prefix: str | None = None,
-        request_id: str | None = None,
-        start_ms: int | None = None,
-        end_ms: int | None = None,
-        after_event_id: str | None = None,
-        limit: int = 10_000,
-        newest: bool = False,
-    ) -> list[LogEvent]:
+    async def read(self, query: LogQuery, /) -> list[LogEvent]:
         await self._written()
 
         def work(connection: sqlite3.Connection) -> list[LogEvent]:
             found: list[LogEvent] = []
             for event in ring.events(
-                connection, group, start_ms=start_ms, end_ms=end_ms, after_event_id=after_event_id, newest_first=newest
+                connection,
+                query.group,
+                start_ms=query.start_ms,
+                end_ms=query.end_ms,
+                after_event_id=query.after_event_id,
+                newest_first=query.newest,
             ):
-                if len(found) >= limit:
+                if len(found) >= query.limit:
                     break
-                if selected(
-                    event,
-                    stream=stream,
-                    stream_prefix=stream_prefix,
-                    request_id=request_id,
-                    start_ms=start_ms,
-                    end_ms=end_ms,
-                    after_event_id=after_event_id,
-                ):
+                if query.selects(event):
                     found.append(event)
-            return found[::-1] if newest else found
+            return found[::-1] if query.newest else found
 
         return await self._database.read(work)
 
@@ -196,7 +180,7 @@ class SqliteLogStore:
             while not self._closing.is_set():
                 woken.clear()
                 try:
-                    events = await self.read(group, start_ms=start_ms, after_event_id=cursor, limit=_EVENTS_PER_READ)
+                    events = await self.read(LogQuery(group, start_ms=start_ms, after_event_id=cursor, limit=_EVENTS_PER_READ))
                 except StoreUnavailable:
                     events = []  # closing, or tried again below; dropped lines are reported by the writer
                 for event in events:
