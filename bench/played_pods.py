@@ -69,7 +69,7 @@ class _Played:
         await self.client.close()
 
     # -- Environments, for the link -------------------------------------------------------------------------------------
-    def assign(self, _spec: VersionSpec, /) -> None:
+    def assign(self, _spec: VersionSpec, _code: bytes, /) -> None:
         pass
 
     def start(self, stream: int, _environment_id: str, /) -> None:

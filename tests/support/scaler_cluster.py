@@ -45,7 +45,7 @@ class Links:
         running = self.linked.get(supervisor_id)
         return None if running is None else tuple(running)
 
-    def assign(self, supervisor_id: str, spec: VersionSpec, /) -> bool:
+    def assign(self, supervisor_id: str, spec: VersionSpec, /, code: bytes = b"") -> bool:
         return supervisor_id in self.linked
 
     def start(self, supervisor_id: str, environment_ids: list[str], /) -> bool:
@@ -74,12 +74,16 @@ class Scene:
             on_ended=lambda supervisor, environments, why: self.ended.append((supervisor, environments, why)),
             on_cause=lambda revision, cause: self.causes.append(cause),
             locate=self._nowhere,
+            bring=self._nothing,
             ceiling=Ceiling(100, 100),
             namespaces=[self.namespace],
         )
 
     async def _nowhere(self, spec: VersionSpec) -> tuple[str, str] | None:
         return None
+
+    async def _nothing(self, spec: VersionSpec) -> bytes:
+        return b""
 
     async def begin(self) -> None:
         await self.provider.open()

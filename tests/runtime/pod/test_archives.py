@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from kappa_core.spec import Archive
-from kappa_runtime.pod import archives as archives_module
+from kappa_runtime.pod import downloads
 from kappa_runtime.pod.archives import Archives
 from kappa_runtime.supervisor.errors import CodeUnavailable
 from pod_gateway import ArchiveServer, python_spec
@@ -29,8 +29,8 @@ class Folders:
             folder.mkdir()
         self.archives = Archives(self.work, task=self.task, opt=self.opt)
 
-    def place(self, code: Archive | None, *layers: Archive) -> None:
-        self.archives.place(python_spec(code=code, layers=layers))
+    def place(self, code: Archive | None, *layers: Archive, along: bytes = b"") -> None:
+        self.archives.place(python_spec(code=code, layers=layers), along)
 
 
 @pytest.fixture
@@ -44,6 +44,17 @@ def test_code_goes_to_the_task_and_layers_over_each_other_to_opt(server: Archive
     )
     assert (folders.task / "app.py").read_text() == "x"
     assert [(folders.opt / "lib" / name).read_text() for name in "ab"] == ["first", "second"]
+    assert list(folders.work.iterdir()) == []
+
+
+def test_code_that_came_along_is_not_fetched_and_layers_are(server: ArchiveServer, folders: Folders) -> None:
+    code, layer = server.offer({"app.py": "x"}), server.offer({"lib/a": "layer"})
+    (_, along) = next(found for path, found in server.answers.items() if code.url.endswith(path))
+    assert isinstance(along, bytes)
+    folders.place(code, layer, along=along)
+    assert (folders.task / "app.py").read_text() == "x"
+    assert (folders.opt / "lib" / "a").read_text() == "layer"
+    assert [path for path in server.asked if code.url.endswith(path)] == []
     assert list(folders.work.iterdir()) == []
 
 
@@ -88,8 +99,8 @@ def test_an_archive_that_leaves_its_folder_is_refused(server: ArchiveServer, fol
 def test_a_server_that_is_away_is_asked_again_until_the_pod_ends(
     server: ArchiveServer, folders: Folders, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(archives_module, "LONGEST_PAUSE", 0.001)
-    monkeypatch.setattr(archives_module, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(downloads, "LONGEST_PAUSE", 0.001)
+    monkeypatch.setattr(downloads, "FIRST_PAUSE", 0.001)
     asked = threading.Event()
 
     def busy() -> tuple[int, bytes]:

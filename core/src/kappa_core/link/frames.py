@@ -30,6 +30,8 @@ CHUNK: Final = 256 * 1024
 WINDOW: Final = 4 * CHUNK
 """Bytes of DATA a sender may have under way per stream and direction without CREDIT."""
 MAX_FRAME: Final = 1024 * 1024
+CODE_ALONG: Final = CHUNK
+"""Bytes of an archive that may come with ASSIGN."""
 
 HEARTBEAT_SECONDS: Final = 1.0
 DEAD_SECONDS: Final = 3.0
@@ -201,6 +203,9 @@ class Assign(msgspec.Struct, frozen=True):
     spec: msgspec.Raw
     seal: bytes = b""
     """Shown wherever the supervisor hands the spec on; proves that a gateway made it. Empty where nobody asks for that."""
+    code: bytes = b""
+    """The archive that ``spec.code`` names, where it has at most CODE_ALONG bytes: it is here before a pod could ask for it. Empty: to
+    be fetched by its link."""
 
 
 class Assigned(msgspec.Struct, frozen=True):

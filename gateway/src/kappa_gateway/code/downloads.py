@@ -1,4 +1,4 @@
-"""Archives by their signed links, as plain ASGI: what pods fetch at every cold start does not wait for the web framework to load.
+"""Archives by their signed links, as plain ASGI: what pods fetch as they start does not wait for the web framework to load.
 
 Stands before the control plane in a cluster's gateway. A link is its own permission (:mod:`.links`); an archive is sent in pieces from a
 local file, never as a whole from memory. It refuses every link that is not ours or no longer good, in one sentence.
@@ -16,8 +16,10 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from kappa_core.link.frames import CODE_ALONG
 from kappa_core.ports.blobs import BlobError, BlobNotFound, BlobStore
 from kappa_core.resources import Sha256
+from kappa_core.spec import VersionSpec
 from kappa_gateway.code.links import CodeLinks
 
 _log = logging.getLogger(__name__)
@@ -26,6 +28,18 @@ PREFIX: Final = "/_kappa/code/"
 PIECE_BYTES: Final = 256 * 1024
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+async def code_along(blobs: BlobStore, spec: VersionSpec) -> bytes:
+    """The archive of a version's code where it is small enough to be sent with its spec. Nothing where it is not, or cannot be read
+    now: whoever gets none asks for it by its link, and hears why it is not to be had."""
+    if spec.code is None or spec.code.size > CODE_ALONG:
+        return b""
+    try:
+        return await blobs.read(Sha256(spec.code.sha256))
+    except BlobError as error:
+        _log.warning("archive %s cannot be sent along: %s", spec.code.sha256, error)
+        return b""
 
 
 class CodeDownloads:

@@ -28,7 +28,7 @@ from kappa_gateway.kubernetes.gateway_addresses import gateway_addresses
 from kappa_gateway.kubernetes.identities import Identities
 from kappa_gateway.kubernetes.link_tls import LinkTls
 from kappa_gateway.kubernetes.pods import pod_state
-from kappa_gateway.kubernetes.provider import DeploymentProvider, Locate
+from kappa_gateway.kubernetes.provider import Bring, DeploymentProvider, Locate
 from kappa_gateway.kubernetes.settings import ClusterSettings
 from kappa_gateway.links.assembly import GatewayLinks, Membership
 from kappa_gateway.links.changes import Changes, MakeSpec
@@ -66,6 +66,7 @@ class ClusterLinks:
         *,
         tls: LinkTls,
         locate: Locate,
+        bring: Bring,
         on_cause: OnCause,
         on_term: OnTerm,
     ) -> None:
@@ -78,6 +79,7 @@ class ClusterLinks:
         self._tls = tls
         self._identities = Identities(api, namespace=settings.namespace, account=settings.service_account)
         self._locate = locate
+        self._bring = bring
         self._on_cause = on_cause
         self._on_term = on_term
         self._term: asyncio.Task[None] | None = None
@@ -103,15 +105,16 @@ class ClusterLinks:
         *,
         seal: SpecSeal,
         locate: Locate,
+        bring: Bring,
         on_logs: OnLogs,
         on_cause: OnCause,
         on_term: OnTerm = lambda epoch: None,
     ) -> Self:
-        """Listen. ``locate`` finds the FunctionVersion object of a published version. ``on_cause`` is told at the holder why
-        environments of a revision cannot be started (empty: they can), perhaps several times the same; it must not raise. Raises
-        LinkTlsError and ListenError."""
+        """Listen. ``locate`` finds the FunctionVersion object of a published version, ``bring`` reads its code if that is small.
+        ``on_cause`` is told at the holder why environments of a revision cannot be started (empty: they can), perhaps several times
+        the same; it must not raise. Raises LinkTlsError and ListenError."""
         tls = LinkTls(settings.link_tls_dir)
-        held = cls(settings, api, tls=tls, locate=locate, on_cause=on_cause, on_term=on_term)
+        held = cls(settings, api, tls=tls, locate=locate, bring=bring, on_cause=on_cause, on_term=on_term)
         held._links = await GatewayLinks.open(
             membership=Membership(me=settings.link_address, elected=True),
             listen=f"tls:{'[::]' if ':' in settings.pod_ip else '0.0.0.0'}:{settings.link_port}",  # noqa: S104 - who dials is vouched for
@@ -241,6 +244,7 @@ class ClusterLinks:
                 on_cause=self.cause,
                 locate=self._locate,
                 ceiling=Ceiling(per_function=settings.max_environments, total=settings.max_environments_total),
+                bring=self._bring,
                 namespaces=settings.watch_namespaces,
                 holds=lambda: self.election.standing.mine and self.election.standing.epoch == epoch,
             )

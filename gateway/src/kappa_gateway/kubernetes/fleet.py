@@ -93,7 +93,7 @@ class Pod:
 
 
 class Revision:
-    __slots__ = ("again", "deployment", "missing", "name", "pending", "pods", "spec", "timer", "trouble", "worker")
+    __slots__ = ("again", "code", "deployment", "missing", "name", "pending", "pods", "spec", "timer", "trouble", "worker")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -102,6 +102,8 @@ class Revision:
         self.pods: dict[str, Pod] = {}
         self.pending: dict[str, None] = {}
         """Environments that were ordered and have no pod, in order."""
+        self.code = b""
+        """What its pods are given along, while something is ordered."""
         self.trouble = ""
         """What was said last of why pods do not come up, where waiting may help."""
         self.worker: asyncio.Task[None] | None = None

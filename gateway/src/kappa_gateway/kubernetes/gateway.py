@@ -30,7 +30,7 @@ from kappa_gateway.assembly import AssembledGateway, epoch_ms, log_events
 from kappa_gateway.auth.browser import BrowserGuard
 from kappa_gateway.auth.identity import Authenticator, Defaults, Unverified
 from kappa_gateway.auth.session_keys import SessionKeys
-from kappa_gateway.code.downloads import CodeDownloads
+from kappa_gateway.code.downloads import CodeDownloads, code_along
 from kappa_gateway.code.links import CodeLinks
 from kappa_gateway.events.assembly import AsyncEvents
 from kappa_gateway.kubernetes.access_keys import LABEL, AccessKeys
@@ -135,6 +135,7 @@ class ClusterGateway(AssembledGateway):
             self._api,
             seal=SpecSeal(secret),
             locate=self._locate,
+            bring=lambda spec: code_along(self.blobs, spec),
             on_logs=self._take_logs,
             on_cause=self._conditions.cause,
             on_term=self._on_term,

@@ -52,6 +52,8 @@ OnCause = Callable[[str, str], None]
 """Takes a revision and why its pods do not come up yet; empty: they do."""
 Locate = Callable[[VersionSpec], Awaitable[tuple[str, str] | None]]
 """Finds the namespace and name of the FunctionVersion object of a published version."""
+Bring = Callable[[VersionSpec], Awaitable[bytes]]
+"""Reads the archive of a version's code if it may come along with ASSIGN; otherwise, or if it cannot be read now, nothing."""
 
 
 class PodLinks(Protocol):
@@ -61,7 +63,7 @@ class PodLinks(Protocol):
 
     def environments_of(self, supervisor_id: str, /) -> tuple[str, ...] | None: ...
 
-    def assign(self, supervisor_id: str, spec: VersionSpec, /) -> bool: ...
+    def assign(self, supervisor_id: str, spec: VersionSpec, /, code: bytes = b"") -> bool: ...
 
     def start(self, supervisor_id: str, environment_ids: list[str], /) -> bool: ...
 
@@ -91,6 +93,7 @@ class DeploymentProvider:
         on_cause: OnCause,
         locate: Locate,
         ceiling: Ceiling,
+        bring: Bring,
         namespaces: Iterable[str] = (),
         holds: Callable[[], bool] = lambda: True,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -103,6 +106,7 @@ class DeploymentProvider:
         self._on_ended = on_ended
         self._on_cause = on_cause
         self._locate = locate
+        self._bring = bring
         self._holds = holds
         self._now = now
         self._loop = asyncio.get_running_loop()
@@ -161,6 +165,8 @@ class DeploymentProvider:
         for environment_id in environment_ids[:room]:
             revision.pending[environment_id] = None
         self._pair(revision)
+        if revision.pending and not revision.code:
+            self._run(self._bring_code(revision, spec))
         self._wake(revision)
         if len(environment_ids) > room:
             if room <= 0:
@@ -359,11 +365,19 @@ class DeploymentProvider:
                     pod.environments = set(running)
                     continue
                 environment_id = next(iter(revision.pending))
-                if self._links.assign(pod.supervisor_id, revision.spec) and self._links.start(
+                if self._links.assign(pod.supervisor_id, revision.spec, revision.code) and self._links.start(
                     pod.supervisor_id, [environment_id]
                 ):
                     del revision.pending[environment_id]
                     pod.environments.add(environment_id)
+        if not revision.pending:
+            revision.code = b""
+
+    async def _bring_code(self, revision: Revision, spec: VersionSpec) -> None:
+        """Read the code while the pod comes up. One that greets before it is here fetches it by its link."""
+        code = await self._bring(spec)
+        if revision.pending:
+            revision.code = code
 
     # -- replicas -----------------------------------------------------------------------------------------------------
     def _wake(self, revision: Revision) -> None:

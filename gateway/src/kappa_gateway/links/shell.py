@@ -278,8 +278,8 @@ class InvocationPort:
         self._dispatcher.on_scaler_changed()
         self._flush_soon()
 
-    def assign(self, supervisor_id: str, spec: VersionSpec, /) -> bool:
-        """Make a spare the supervisor of a version. False: it is not linked."""
+    def assign(self, supervisor_id: str, spec: VersionSpec, /, code: bytes = b"") -> bool:
+        """Make a spare the supervisor of a version. ``code``: its archive, if it comes along. False: it is not linked."""
         supervisor = self._of_supervisor.get(supervisor_id)
         if supervisor is None or not supervisor.link.connected:
             return False
@@ -287,7 +287,8 @@ class InvocationPort:
         supervisor.spec = spec
         self._specs[spec.revision] = spec
         packed = msgspec.msgpack.encode(spec)
-        body = frames.Assign(spec=msgspec.Raw(packed), seal=self._seal.of(packed) if self._seal is not None else b"")
+        seal = self._seal.of(packed) if self._seal is not None else b""
+        body = frames.Assign(spec=msgspec.Raw(packed), seal=seal, code=code)
         supervisor.link.send(FrameType.ASSIGN, body)
         self._apply(self._dispatcher.on_assigned(supervisor.number, spec.revision, self._loop.time()))
         return True

@@ -58,8 +58,8 @@ End = Literal["retired", "gone", "orphaned", "terminated"]
 class Environments(Protocol):
     """What runs the environments. Each call returns at once; what follows is told to the client."""
 
-    def assign(self, spec: VersionSpec, /) -> None:
-        """This supervisor, a spare until now, runs this version."""
+    def assign(self, spec: VersionSpec, code: bytes, /) -> None:
+        """This supervisor, a spare until now, runs this version. ``code``: its archive, if it came along."""
 
     def start(self, stream: int, environment_id: str, /) -> None:
         """Begin an init. ``LinkClient.ready`` or ``gone`` follows."""
@@ -537,7 +537,7 @@ class LinkClient:
             link = gateway.dialler.link
             if address != name and link is not None:
                 link.send(FrameType.ASSIGNED, Assigned(revision=self._revision, spec=self._spec, seal=self._seal))
-        self._environments.assign(spec)
+        self._environments.assign(spec, assign.code)
 
     def _proven(self, gateway: _Gateway) -> None:
         link = gateway.dialler.link

@@ -1,9 +1,9 @@
 """PodSupervisor: the supervisor of one machine's functions, with what is different where it is the first process of a pod.
 
-Its gateways come and go and are found by name; it fetches its code itself; and it never ends on its own account. An environment that
-was retired is followed by another one of the same revision or by SIGTERM; gateways that are away are dialled for as long as the pod
-lives, while what runs is finished. It ends with an error only where its code is not to be had: the next life of the container, which
-the kubelet makes, greets as a spare again and is given a new link.
+Its gateways come and go and are found by name; it fetches code that did not come along itself; and it never ends on its own account.
+An environment that was retired is followed by another one of the same revision or by SIGTERM; gateways that are away are dialled for
+as long as the pod lives, while what runs is finished. It ends with an error only where its code is not to be had: the next life of
+the container, which the kubelet makes, greets as a spare again and is given a new link.
 """
 
 from __future__ import annotations
@@ -137,23 +137,23 @@ class PodSupervisor(Supervisor):
         await self._loading
         return await super()._boot_ahead()
 
-    async def _prepare(self, spec: VersionSpec) -> Host:
+    async def _prepare(self, spec: VersionSpec, code: bytes) -> Host:
         assert self._loading is not None
         settings = self._settings
         self._archives = await self._loading
         if self._over.is_set():
             self._archives.stop()
-        await asyncio.to_thread(self._archives.place, spec)
+        await asyncio.to_thread(self._archives.place, spec, code)
         command = settings.command if not spec.runtime.startswith("provided") else ()
         opt = str(settings.opt) if spec.layers else None
         placed = msgspec.structs.replace(
             spec, task_root=str(settings.task), opt_root=opt, command=command, variables=spec.variables | settings.values
         )
-        return await super()._prepare(placed)
+        return await super()._prepare(placed, b"")
 
 
 def _load(settings: PodSettings) -> Archives:
-    # What reads zips, speaks HTTP and runs environments takes as long to load as to greet a gateway; the two are done side by side.
+    # What reads zips and runs environments takes as long to load as to greet a gateway; the two are done side by side.
     interval = sys.getswitchinterval()
     sys.setswitchinterval(LOADING_SWITCH_SECONDS)
     try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Final
+
+import msgspec
 
 _REASONS: Final = {
     200: "OK",
@@ -23,7 +24,7 @@ def answer(status: int, body: bytes, content_type: str = "application/json", hea
 
 
 def error(status: int, error_type: str, message: str) -> bytes:
-    body = json.dumps({"errorMessage": message, "errorType": error_type}, separators=(",", ":")).encode()
+    body = msgspec.json.encode({"errorMessage": message, "errorType": error_type})
     return answer(status, body)
 
 

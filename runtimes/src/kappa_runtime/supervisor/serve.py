@@ -133,7 +133,7 @@ class Supervisor:
         if lifeline != NO_LIFELINE:
             loop.add_reader(lifeline, self._lifeline_ended, lifeline)
         if self._options.spec is not None:
-            self.assign(self._options.spec)
+            self.assign(self._options.spec, b"")
         else:
             self._spare = loop.create_task(self._boot_ahead())
         self._client.start(self._options.environment_ids)
@@ -204,7 +204,7 @@ class Supervisor:
             # It will fail again in prepare(), where the waiting invocations get to know why.
             return None
 
-    async def _prepare(self, spec: VersionSpec) -> Host:
+    async def _prepare(self, spec: VersionSpec, _code: bytes) -> Host:
         from kappa_runtime.supervisor.host import Host  # noqa: PLC0415 - see above
 
         host = self._host = Host(
@@ -231,8 +231,8 @@ class Supervisor:
         task.add_done_callback(self._tasks.discard)
 
     # -- Environments, for the link -----------------------------------------------------------------------------------
-    def assign(self, spec: VersionSpec, /) -> None:
-        self._prepared = asyncio.get_running_loop().create_task(self._prepare(spec))
+    def assign(self, spec: VersionSpec, code: bytes, /) -> None:
+        self._prepared = asyncio.get_running_loop().create_task(self._prepare(spec, code))
 
     def start(self, stream: int, environment_id: str, /) -> None:
         self._do(self._start(stream, environment_id))

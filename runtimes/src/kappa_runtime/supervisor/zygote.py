@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import array
 import asyncio
-import json
 import os
 import socket
 from collections.abc import Callable
 from typing import Final
+
+import msgspec
 
 from kappa_runtime.supervisor import process
 from kappa_runtime.supervisor.errors import ZygoteLost
@@ -102,7 +103,7 @@ class Zygote:
             self._on_end = on_end
             try:
                 # One order under way at a time: the packet always fits the socket's empty buffer.
-                self._control.sendmsg([json.dumps(order).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+                self._control.sendmsg([msgspec.json.encode(order)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
             except OSError as error:
                 raise ZygoteLost(str(error)) from error
             return await asyncio.shield(self._forked)
@@ -119,7 +120,7 @@ class Zygote:
             if not data:
                 self._lost()
                 return
-            self._take(json.loads(data))
+            self._take(msgspec.json.decode(data))
 
     def _take(self, message: dict[str, object]) -> None:
         if "ended" in message:
