@@ -21,6 +21,7 @@ from statistics import median
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from bench.bare_pods import bare_pods
 from bench.client import invocation
 from bench.greeting import measure_greeting
 from bench.load import Plan, percentile, run
@@ -31,8 +32,12 @@ from bench.warm import EVENT, EXPECT, SOURCE
 
 from kappa_cluster import Cluster, Release, eventually, installed, require_cluster
 
-IDLE_SECONDS = 3
+COLD_IDLE_SECONDS = 3
 """Short: a cold start is measured again and again."""
+IDLE_SECONDS = 60
+"""For everything else: pods that end beside those that begin are no part of it."""
+OWN_MS = 430.0
+"""What a cold start may take beyond that of a bare pod of its shape (docs/rfc/0004)."""
 
 
 class Measurement(Protocol):
@@ -92,8 +97,15 @@ def measure_cold(report: Report, release: Release, *, quick: bool) -> None:
     totals: list[float] = []
     phases: dict[str, list[float]] = {"pod is there": [], "scheduled": [], "container runs (as its status says)": []}
     inits: list[float] = []
-    with watched(release.functions) as watch:
+    floors: dict[str, list[float]] = {"bench-bare": [], "bench-bare-no-volumes": []}
+    client.invoke(FunctionName="cold", Payload=EVENT)  # its Deployment is there afterwards
+    with watched(release.functions) as watch, bare_pods(release) as bare:
+        for name in floors:
+            bare.make(name, like="cold", volumes=name == "bench-bare")
         for number in range(4 if quick else 15):
+            for name, floor in floors.items():
+                if (alone := bare.start(name)) is not None and number > 0:
+                    floor.append(alone)
             eventually(lambda: not release.pods("cold"), what="the function is at zero")
             begun = time.perf_counter()
             answer = client.invoke(FunctionName="cold", Payload=EVENT, LogType="Tail")
@@ -109,12 +121,22 @@ def measure_cold(report: Report, release: Release, *, quick: bool) -> None:
             for name, key in zip(phases, ("there", "scheduled", "running"), strict=True):
                 if key in times:
                     phases[name].append((times[key] - begun) * 1000)
+        bare.remove(*floors)
     totals.sort()
     for name, values in phases.items():
         report.add(title, f"from the request until {name}: p50", median(values) if values else None, "ms", why_not="not seen")
     report.add(title, "init, as REPORT says: p50", median(inits) if inits else None, "ms", why_not="no REPORT line")
-    report.add(title, "from the request to the answer: p50", percentile(totals, 0.5), "ms", at_most=800.0)
+    p50 = percentile(totals, 0.5)
+    report.add(title, "from the request to the answer: p50", p50, "ms", at_most=800.0)
     report.add(title, "from the request to the answer: p95", percentile(totals, 0.95), "ms")
+    unreached = "pods do not reach this machine"
+    bares = {name: median(values) if values else None for name, values in floors.items()}
+    report.add(title, "a bare pod without volumes: p50", bares["bench-bare-no-volumes"], "ms", why_not=unreached)
+    shape = bares["bench-bare"]
+    report.add(title, "a bare pod of the same shape: p50", shape, "ms", why_not=unreached)
+    own = None if shape is None else p50 - shape
+    report.add(title, "the cold start beyond that", own, "ms", at_most=OWN_MS, why_not=unreached)
+    report.add(title, "their ratio", None if shape is None else p50 / shape, "x", why_not=unreached)
 
 
 def measure_burst(report: Report, release: Release, *, quick: bool) -> None:
@@ -187,10 +209,14 @@ def main(exit_with: Callable[[int], object] = sys.exit) -> None:
     if report.busy:
         print(report.busy)
     cluster: Cluster = require_cluster()
-    with installed(cluster, auth={"mode": "anonymous"}, functions={"idleSeconds": IDLE_SECONDS}) as release:
-        for name in chosen.only:
-            MEASUREMENTS[name](report, release, quick=chosen.quick)
-            release.delete_functions()
+    groups = ([name for name in chosen.only if name == "cold"], [name for name in chosen.only if name != "cold"])
+    for names, idle_seconds in zip(groups, (COLD_IDLE_SECONDS, IDLE_SECONDS), strict=True):
+        if not names:
+            continue
+        with installed(cluster, auth={"mode": "anonymous"}, functions={"idleSeconds": idle_seconds}) as release:
+            for name in names:
+                MEASUREMENTS[name](report, release, quick=chosen.quick)
+                release.delete_functions()
     print(f"\nwritten to {report.write()}")
     for row in report.missed:
         print(f"over budget: {row.benchmark}: {row.name}")

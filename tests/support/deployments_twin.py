@@ -75,6 +75,10 @@ class DeploymentsTwin:
         for pod in sorted(pods, key=_rank)[: max(0, len(pods) - wanted)]:
             self.delete_pod(pod["metadata"]["uid"])
 
+    def bind(self, uid: str) -> None:
+        """It has a node, and the kubelet has said nothing yet."""
+        self._change("pods", self._name(uid), spec={"nodeName": "node1"})
+
     def run(self, uid: str, *, ready: bool = True) -> None:
         """Its container runs."""
         name = self._name(uid)

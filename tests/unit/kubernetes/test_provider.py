@@ -426,6 +426,43 @@ class TestANewTerm:
 
     @staticmethod
     @virtual
+    @pytest.mark.parametrize("comes", [True, False])
+    async def test_does_not_double_the_pods_that_are_on_their_way(*, comes: bool) -> None:
+        async with scene(begin=False) as it:
+            await TestANewTerm._before(it, running=False)
+            for uid in it.cluster.pods():
+                it.cluster.bind(uid)
+            await it.provider.open()
+            assert (
+                len(it.provider.inherit()) == 2
+            )  # one that greeted the holder before would be faster than the kubelet's word of it
+            it.provider.begin()
+            await it.start("e1", "e2", "e3")
+            assert it.cluster.replicas("f") == 3
+            if comes:
+                await it.greet("p1")
+                await it.greet("p2")
+                assert sorted(it.running().values()) == [["e1"], ["e2"]]
+            await it.quiet(INHERITED_SECONDS + LINGER_SECONDS + 1)
+            assert it.cluster.replicas("f") == 3
+
+    @staticmethod
+    @virtual
+    async def test_makes_another_pod_where_one_on_its_way_turns_out_to_run_something() -> None:
+        async with scene(begin=False) as it:
+            await TestANewTerm._before(it, running=False)
+            for uid in it.cluster.pods():
+                it.cluster.bind(uid)
+            await it.provider.open()
+            it.provider.inherit()
+            it.provider.begin()
+            await it.start("e1", "e2")
+            assert it.cluster.replicas("f") == 2
+            await it.greet("p1", running=("before",))
+            assert it.cluster.replicas("f") == 3
+
+    @staticmethod
+    @virtual
     async def test_starts_nothing_where_the_holder_before_has_just_started_something() -> None:
         async with scene(begin=False) as it:
             await TestANewTerm._before(it)

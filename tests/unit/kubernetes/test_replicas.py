@@ -36,6 +36,12 @@ def coming(uid: str, **changes: Any) -> Pod:
         pytest.param(Revision(0, (), 3), [Raise(3)], id="a burst is one raise"),
         pytest.param(Revision(3, (), 3), [], id="what was asked for is awaited"),
         pytest.param(Revision(3, (coming("a"), coming("b"), coming("c")), 3), [], id="pods that come are awaited"),
+        pytest.param(
+            Revision(1, (used("a", unseen=True, stage=STARTED),), 1),
+            [],
+            id="a pod that was on its way before this term is awaited",
+        ),
+        pytest.param(Revision(1, (used("a", unseen=True, stage=STARTED),), 3), [Raise(3)], id="for one environment each"),
         pytest.param(Revision(1, (free("a"),), 1), [Use("a")], id="a free pod is used before a new one is made"),
         pytest.param(Revision(1, (free("a"),), 2), [Use("a"), Raise(2)], id="the rest gets new pods"),
         pytest.param(Revision(1, (free("a", idle=False),), 0), [], id="a pod that was just left is kept for a moment"),

@@ -82,6 +82,7 @@ class Pod:
         return replicas.Pod(
             self.uid,
             used=self.counts,
+            unseen=self.inherited and not state.running,
             free=free,
             idle=free and now - self.free_at >= LINGER_SECONDS,
             leaving=self.gone or state.deleted or state.ended,

@@ -28,6 +28,8 @@ class Pod(msgspec.Struct, frozen=True):
     uid: str
     used: bool = False
     """It has an environment, or may have one."""
+    unseen: bool = False
+    """``used``, since it may have one, but nobody has seen it run: most likely it comes for what waits."""
     free: bool = False
     """It is linked and waits for an environment."""
     idle: bool = False
@@ -102,7 +104,8 @@ def decide(revision: Revision) -> list[Action]:
     taken = {pod.uid for pod in usable[: revision.pending]}
     pending = revision.pending - len(taken)
     used = [pod for pod in active if pod.used or pod.uid in taken]
-    needed = len(used) + pending
+    # A pod that was on its way when this term began is no reason for a second one: it is known in seconds what it is.
+    needed = len(used) + max(0, pending - sum(pod.unseen for pod in used))
     actions: list[Action] = [Use(pod.uid) for pod in usable if pod.uid in taken]
     if pending:
         actions += (Replace(pod.uid) for pod in active if pod.broken and not pod.used)
