@@ -22,8 +22,11 @@ from kappa_crds.api import AlreadyExists, ApiError, Conflict, NotFound, Object, 
 
 RENEW_SHARE: Final = 2 / 3
 """Of the lease: after this long without a renewal the holder gives up."""
-ATTEMPT_SHARE: Final = 2 / 15
-"""Of the lease: between two attempts, and at most for one of them."""
+PAUSE_SHARE: Final = 2 / 15
+"""Of the lease: between two attempts."""
+ATTEMPT_SHARE: Final = RENEW_SHARE / 2
+"""Of the lease: the longest of one attempt. A holder has two of them, so that a server that is slow does not cost it the Lease, nor
+one connection that hangs."""
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +78,8 @@ class Election:
         self._seen_at = 0.0
         self._expiry: asyncio.TimerHandle | None = None
         self._attempted_at = float("-inf")
+        self._written: Object | None = None
+        """The Lease as this process wrote it last."""
         self.standing = Standing()
 
     @property
@@ -87,7 +92,7 @@ class Election:
         try:
             while True:
                 await self._attempt()
-                await asyncio.sleep(self._seconds * ATTEMPT_SHARE)
+                await asyncio.sleep(self._seconds * PAUSE_SHARE)
         finally:
             await self._release()
 
@@ -107,6 +112,8 @@ class Election:
             log.warning("lease %s: %s", self._name, error)
 
     async def _take_or_renew(self, began: float) -> None:
+        if await self._renew(began):
+            return
         try:
             lease = await self._api.get(self._path)
         except NotFound:
@@ -123,6 +130,19 @@ class Election:
             self._stand(Standing(holder, epoch))
             return
         self._holds(await self._api.replace(self._path, body, field_manager=self._manager), began)
+
+    async def _renew(self, began: float) -> bool:
+        """As client-go does: whoever holds the Lease writes it without reading it, which its resourceVersion makes safe. False: that
+        is not possible."""
+        if not self.standing.mine or self._written is None:
+            return False
+        body = self._record(self._written, epoch=self.standing.epoch, acquired=False)
+        try:
+            self._holds(await self._api.replace(self._path, body, field_manager=self._manager), began)
+        except (Conflict, NotFound):
+            self._written = None
+            return False
+        return True
 
     def _free(self, lease: Object, *, holder: str, at: float) -> bool:
         """Whether nobody, or only a process that is gone, holds the Lease."""
@@ -149,6 +169,7 @@ class Election:
     def _holds(self, lease: Object, since: float) -> None:
         """``since`` is when the request was sent: the others' patience began no earlier."""
         self._cancel_expiry()
+        self._written = lease
         self._expiry = asyncio.get_running_loop().call_at(since + self._seconds * RENEW_SHARE, self._give_up)
         self._stand(Standing(self._identity, int(lease["spec"]["leaseTransitions"]), mine=True))
 

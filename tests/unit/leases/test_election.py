@@ -20,28 +20,34 @@ class OneLease:
         self.lease: Object | None = None
         self.version = 0
         self.away = False
+        self.latency = 0.01
+        self.hanging = 0
+        """So many of the next requests are never answered."""
+        self.asked: list[str] = []
 
     async def get(self, path: str, /) -> Object:
-        await self._reach()
+        await self._reach("get")
         if self.lease is None:
             raise NotFound(path)
         return copy.deepcopy(self.lease)
 
     async def create(self, path: str, body: Object, /, *, field_manager: str) -> Object:
-        await self._reach()
+        await self._reach("create")
         if self.lease is not None:
             raise AlreadyExists(path)
         return self._store(body)
 
     async def replace(self, path: str, body: Object, /, *, field_manager: str) -> Object:
-        await self._reach()
+        await self._reach("replace")
         assert self.lease is not None
         if body["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
             raise Conflict(path)
         return self._store(body)
 
-    async def _reach(self) -> None:
-        await asyncio.sleep(0.01)
+    async def _reach(self, verb: str) -> None:
+        self.asked.append(verb)
+        self.hanging -= 1
+        await asyncio.sleep(3600 if self.hanging >= 0 else self.latency)
         if self.away:
             raise Unavailable("away")
 
@@ -141,6 +147,45 @@ async def test_a_killed_holder_is_followed_after_the_lease_has_run_out_and_not_b
     assert second.standing == Standing("b", 2, mine=True)
     two.cancel()
     await asyncio.wait([two])
+
+
+@virtual
+async def test_a_holder_renews_with_one_request_and_notices_what_others_write() -> None:
+    api = OneLease()
+    first = candidate(api, "a")
+    one = asyncio.create_task(first.run())
+    await asyncio.sleep(1)
+    api.asked.clear()
+    await asyncio.sleep(6)
+    assert set(api.asked) == {"replace"}
+    assert api.lease is not None
+    api.lease["metadata"]["annotations"] = {"somebody": "was here"}
+    api._store(api.lease)
+    await asyncio.sleep(6)
+    assert first.standing == Standing("a", 1, mine=True)
+    assert api.lease["metadata"]["annotations"] == {"somebody": "was here"}
+    one.cancel()
+    await asyncio.wait([one])
+
+
+@virtual
+async def test_a_slow_server_does_not_cost_the_lease_nor_does_one_request_that_hangs() -> None:
+    api = OneLease()
+    heard: list[Standing] = []
+    first, second = candidate(api, "a", heard), candidate(api, "b")
+    one = asyncio.create_task(first.run())
+    await asyncio.sleep(1)
+    two = asyncio.create_task(second.run())
+    api.latency = SECONDS / 4
+    await asyncio.sleep(10 * SECONDS)
+    api.latency = 0.01
+    await asyncio.sleep(SECONDS)
+    api.hanging = 1
+    await asyncio.sleep(2 * SECONDS)
+    assert heard == [Standing("a", 1, mine=True)]
+    for task in (one, two):
+        task.cancel()
+    await asyncio.wait([one, two])
 
 
 @virtual
