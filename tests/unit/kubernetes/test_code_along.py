@@ -16,10 +16,11 @@ from virtual_time import virtual
 @virtual
 async def test_code_is_read_while_pods_come_up_goes_along_and_is_not_kept() -> None:
     async with scene() as it:
-        first, second = await it.come_up("e1", "e2")
+        await it.provider.start(spec_of(), ["e0"])
+        first, second, _ = await it.come_up("e1", "e2")
         assert [it.links.code[supervisor] for supervisor in (first, second)] == [b"the zip"] * 2
         assert it.brought == [REVISION]
-        await it.environment_ends(first, "e1")
+        await it.environment_ends(first, "e0")
         await it.start("e3")
         assert it.links.code[first] == b""  # the pod is there and waits for nothing: it fetches what it does not have
 

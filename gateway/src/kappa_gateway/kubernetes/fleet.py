@@ -94,7 +94,20 @@ class Pod:
 
 
 class Revision:
-    __slots__ = ("again", "code", "deployment", "missing", "name", "pending", "pods", "spec", "timer", "trouble", "worker")
+    __slots__ = (
+        "again",
+        "bringing",
+        "code",
+        "deployment",
+        "missing",
+        "name",
+        "pending",
+        "pods",
+        "spec",
+        "timer",
+        "trouble",
+        "worker",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -105,6 +118,8 @@ class Revision:
         """Environments that were ordered and have no pod, in order."""
         self.code = b""
         """What its pods are given along, while something is ordered."""
+        self.bringing = False
+        """It is being read."""
         self.trouble = ""
         """What was said last of why pods do not come up, where waiting may help."""
         self.worker: asyncio.Task[None] | None = None

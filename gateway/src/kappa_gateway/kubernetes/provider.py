@@ -165,7 +165,8 @@ class DeploymentProvider:
         for environment_id in environment_ids[:room]:
             revision.pending[environment_id] = None
         self._pair(revision)
-        if revision.pending and not revision.code:
+        if revision.pending and not (revision.code or revision.bringing):
+            revision.bringing = True
             self._run(self._bring_code(revision, spec))
         self._wake(revision)
         if len(environment_ids) > room:
@@ -375,7 +376,10 @@ class DeploymentProvider:
 
     async def _bring_code(self, revision: Revision, spec: VersionSpec) -> None:
         """Read the code while the pod comes up. One that greets before it is here fetches it by its link."""
-        code = await self._bring(spec)
+        try:
+            code = await self._bring(spec)
+        finally:
+            revision.bringing = False
         if revision.pending:
             revision.code = code
 
