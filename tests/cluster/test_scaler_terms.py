@@ -89,6 +89,7 @@ class Place:
             self.api,
             seal=SpecSeal(b"key"),
             locate=nowhere,
+            bring=nothing,
             on_logs=lambda spec, lines, names: None,
             on_cause=lambda revision, cause: None,
             on_term=terms.append,
@@ -102,6 +103,10 @@ class Place:
         path = api_path("coordination.k8s.io/v1", "leases", namespace=self.namespace, name=LEASE)
         spec: Object = (await self.api.get(path))["spec"]
         return spec
+
+
+async def nothing(spec: VersionSpec) -> bytes:
+    return b""
 
 
 @asynccontextmanager
