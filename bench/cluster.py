@@ -177,12 +177,12 @@ def measure_warm(report: Report, release: Release, *, quick: bool) -> None:
             report.add(title, f"c{connections}: requests per second and gateway core", seen.sent / spent, "/s")
 
 
+# -- what everything here uses -----------------------------------------------------------------------------------------
 def _wait_gone(release: Release) -> None:
     """Pods that end are work for the machine that the next measurement is not about."""
     eventually(lambda: not release.cluster.list("pods", namespace=release.functions), what="all pods are gone", seconds=180)
 
 
-# -- what everything here uses -----------------------------------------------------------------------------------------
 def _plan(release: Release, names: list[str], *, connections: int, seconds: float = 1.0, requests: int | None = None) -> Plan:
     where = urlsplit(release.endpoint)
     assert where.hostname is not None

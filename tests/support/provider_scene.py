@@ -13,41 +13,13 @@ from kappa_gateway.kubernetes.fleet import Ceiling
 from kappa_gateway.kubernetes.provider import DeploymentProvider
 from kappa_gateway.links.server import PodIdentity
 from made_specs import version_spec
+from pod_links import Links
 
 REVISION = "uid-f.$LATEST.1"
 
 
 def spec_of(revision: str = REVISION, **changes: Any) -> VersionSpec:
     return version_spec("f", **({"revision": revision} | changes))
-
-
-class Links:
-    """The supervisors' links, as the provider sees them."""
-
-    def __init__(self) -> None:
-        self.linked: dict[str, list[str]] = {}
-        self.assigned: dict[str, str] = {}
-        self.code: dict[str, bytes] = {}
-
-    def supervisors(self) -> list[str]:
-        return list(self.linked)
-
-    def environments_of(self, supervisor_id: str, /) -> tuple[str, ...] | None:
-        running = self.linked.get(supervisor_id)
-        return None if running is None else tuple(running)
-
-    def assign(self, supervisor_id: str, spec: VersionSpec, /, code: bytes = b"") -> bool:
-        if supervisor_id not in self.linked:
-            return False
-        self.assigned[supervisor_id] = spec.revision
-        self.code[supervisor_id] = code
-        return True
-
-    def start(self, supervisor_id: str, environment_ids: list[str], /) -> bool:
-        if supervisor_id not in self.linked:
-            return False
-        self.linked[supervisor_id] += environment_ids
-        return True
 
 
 class Scene:

@@ -20,6 +20,7 @@ from kappa_gateway.kubernetes.fleet import Ceiling
 from kappa_gateway.kubernetes.provider import DeploymentProvider
 from kappa_gateway.links.server import PodIdentity
 from made_specs import version_spec
+from pod_links import Links
 
 IMAGE = "kappa/runtime-python3.13:dev"
 REVISION = "uid-f.$LATEST.1"
@@ -30,29 +31,6 @@ MANAGER = "kappa-test"
 
 def spec() -> VersionSpec:
     return version_spec("f", revision=REVISION, runtime="python3.13")
-
-
-class Links:
-    """The supervisors' links, as the test says."""
-
-    def __init__(self) -> None:
-        self.linked: dict[str, list[str]] = {}
-
-    def supervisors(self) -> list[str]:
-        return list(self.linked)
-
-    def environments_of(self, supervisor_id: str, /) -> tuple[str, ...] | None:
-        running = self.linked.get(supervisor_id)
-        return None if running is None else tuple(running)
-
-    def assign(self, supervisor_id: str, spec: VersionSpec, /, code: bytes = b"") -> bool:
-        return supervisor_id in self.linked
-
-    def start(self, supervisor_id: str, environment_ids: list[str], /) -> bool:
-        if supervisor_id not in self.linked:
-            return False
-        self.linked[supervisor_id] += environment_ids
-        return True
 
 
 class Scene:
