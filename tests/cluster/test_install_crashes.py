@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from cluster_faults import cut_off, kill_container, lost, needs_faults
 from invocation_load import Load, load
@@ -158,8 +159,10 @@ def test_the_loss_of_a_node_fails_what_ran_there_and_the_rest_goes_on(cluster: C
 
 
 def _only_connections(running: Load) -> None:
-    """What a dead gateway had in hand: each client notices once, by its broken connection or a refused one."""
-    assert sum(running.errors.values()) <= 3 * IN_HAND, running.describe()
+    """What a dead gateway had in hand breaks off, once for each client. Connections to its address are refused until the Service
+    forgets it, which is Kubernetes' to do: nothing has run then, and how often a client meets it is chance."""
+    refused = EndpointConnectionError.__name__
+    assert sum(count for error, count in running.errors.items() if error != refused) <= IN_HAND, running.describe()
 
 
 def _accepted(client: Any, name: str) -> bool:

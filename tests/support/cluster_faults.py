@@ -41,10 +41,19 @@ print(found)
 
 
 def kill_container(cluster: Cluster, pod: dict[str, Any], *, image: str = "kappa/control-plane:dev") -> None:
-    """SIGKILL every process of a pod's first container, from a pod on its node."""
+    """SIGKILL every process of a pod's first container, from a pod on its node, and wait until the kubelet knows: before that the pod
+    counts as ready, and whoever then waits for it to be back waits for nothing."""
     container = container_id(cluster, pod)
     with killer(cluster, node=pod["spec"]["nodeName"], image=image) as kill:
         kill(container)
+        eventually(lambda: not _runs(cluster, pod, container), what="the kubelet has noticed the death")
+
+
+def _runs(cluster: Cluster, pod: dict[str, Any], container: str) -> bool:
+    """Whether the kubelet says so."""
+    found = cluster.get("pod", pod["metadata"]["name"], namespace=pod["metadata"]["namespace"])
+    statuses = (found or {}).get("status", {}).get("containerStatuses") or [{}]
+    return container in statuses[0].get("containerID", "") and "running" in statuses[0].get("state", {})
 
 
 def container_id(cluster: Cluster, pod: dict[str, Any]) -> str:
