@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from bench import cold, defined, enqueue, payloads, postgres, queue_or_scale, soak, start, warm
+from bench import cold, defined, enqueue, payloads, postgres, queue_or_scale, soak, start, two_gateways, warm
 from bench.report import Report
 
 
@@ -34,6 +34,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "postgres": postgres.measure,
     "soak": soak.measure,
     "queue-or-scale": queue_or_scale.measure,
+    "two-gateways": two_gateways.measure,
 }
 
 

@@ -89,8 +89,8 @@ class NeverSaysWant(Dispatcher):
 
     __slots__ = ()
 
-    def flush(self, now: float) -> list[Effect]:
-        return [e for e in super().flush(now) if not (isinstance(e, Send) and e.kind is FrameType.WANT)]
+    def flush(self, now: float, *, hold: bool = True) -> list[Effect]:
+        return [e for e in super().flush(now, hold=hold) if not (isinstance(e, Send) and e.kind is FrameType.WANT)]
 
 
 class Generous(Scaler):

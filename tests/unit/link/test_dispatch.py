@@ -2,9 +2,10 @@
 
 import pytest
 
-from kappa_core.link.dispatch import CAPACITY, NO_ROOM, TOO_LATE, WANT_AGAIN_SECONDS, Dispatcher
+from kappa_core.link.dispatch import CAPACITY, NO_ROOM, TOO_LATE, Dispatcher
 from kappa_core.link.effects import CloseLink, Dispatch, Effect, EnvironmentLost, Report, Send, Throttled, Unavailable
 from kappa_core.link.frames import RESUME_SECONDS, Deny, EnvironmentState, FrameType, Hello
+from kappa_core.link.news import WANT_AGAIN_SECONDS
 
 V1, V2 = "f.1", "f.2"
 

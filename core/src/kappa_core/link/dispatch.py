@@ -20,14 +20,12 @@ from collections import deque
 from typing import Final
 
 from kappa_core.link.effects import CloseLink, Dispatch, Effect, EnvironmentLost, Report, Send, Throttled, Unavailable
-from kappa_core.link.frames import RESUME_SECONDS, Collected, Demand, Deny, EnvironmentState, FrameType, Hello, Want
+from kappa_core.link.frames import RESUME_SECONDS, Collected, Deny, EnvironmentState, FrameType, Hello
+from kappa_core.link.news import WANT_AGAIN_SECONDS, demand, may_be_held, next_news, want, wishes
 from kappa_core.link.waiting import Environment, Invocation, Queue, Supervisor, arrival, rank
 
 CAPACITY: Final = "capacity: "
 """A DENY whose reason begins so becomes a 503 with the rest as cause; any other reason is a ThrottleReason."""
-WANT_AGAIN_SECONDS: Final = 0.25
-"""While waiters remain, WANT is said again this often: environments may have come and gone since, or moved to another wish."""
-
 SUPERSEDED_KEPT: Final = 1000
 """Superseded revisions that are remembered, so that an invocation resolved just before the update finds its way."""
 
@@ -42,6 +40,7 @@ class Dispatcher:
         "_capacity_wait",
         "_changed",
         "_expiries",
+        "_held",
         "_invocations",
         "_leaving",
         "_links",
@@ -70,6 +69,8 @@ class Dispatcher:
         self._waiting: dict[Queue, None] = {}
         """Queues with waiters."""
         self._changed: dict[Queue, None] = {}
+        self._held: dict[Queue, None] = {}
+        """Changed so soon after something was said of them that it is said later."""
         self._superseded: dict[str, None] = {}
         self._sequence = 0
         self._leaving = False
@@ -266,36 +267,26 @@ class Dispatcher:
                 queue.told = -1
                 self._mark(queue)
 
-    def flush(self, now: float) -> list[Effect]:
-        """What has changed since the last time: DEMAND for the scaler, WANT and ENOUGH for supervisors."""
+    def flush(self, now: float, *, hold: bool = True) -> list[Effect]:
+        """What has changed since the last time: DEMAND for the scaler, WANT and ENOUGH for supervisors. With ``hold`` a queue that
+        moves all the time is spoken of from time to time."""
         effects: list[Effect] = []
         changed, self._changed, self.dirty = self._changed, {}, False
+        if not hold:
+            changed |= self._held
         for queue in changed:
-            waiting = len(queue.waiters)
-            if waiting or queue.told:
+            if hold and may_be_held(queue, now):
+                self._held[queue] = None
+                continue
+            self._held.pop(queue, None)
+            said = wishes(queue, now)
+            if queue.waiters or queue.told:
                 self._sequence += 1
-                queue.sequence, queue.told = self._sequence, waiting
-                effects.append(
-                    Report(
-                        Demand(
-                            queue.revision,
-                            queue.function_key,
-                            waiting,
-                            _milliseconds(now - queue.waiters[0].arrived) if waiting else 0,
-                            len(queue.running),
-                            queue.sequence,
-                            int(queue.runs.mean * 1e6),
-                            int(queue.runs.rest * 1e6),
-                        )
-                    )
-                )
-            if waiting > queue.asked or (waiting and now >= queue.asked_at + WANT_AGAIN_SECONDS):
-                queue.asked, queue.asked_at = waiting, now
-                for supervisor in queue.supervisors:
-                    effects += self._want(supervisor, now)
-            elif not waiting and queue.asked:
-                queue.asked = 0
-                effects += (Send(supervisor.link, FrameType.ENOUGH) for supervisor in queue.supervisors if supervisor.link)
+                queue.sequence, queue.told = self._sequence, len(queue.waiters)
+                said.insert(0, Report(demand(queue, self._sequence, now)))
+            if said:
+                queue.spoke_at = now
+                effects += said
             self._drop_unused(queue)
         return effects
 
@@ -352,16 +343,20 @@ class Dispatcher:
         for queue in self._waiting:
             if queue.supervisors and queue.asked_at + WANT_AGAIN_SECONDS <= now:
                 self._mark(queue)
+        for queue in self._held:
+            if next_news(queue) <= now:
+                self._mark(queue)
         return effects
 
     def next_deadline(self) -> float | None:
         """When ``on_tick`` has something to do, None for never."""
-        if not self._waiting and not self._lost and not self._expiries:
+        if not self._waiting and not self._lost and not self._expiries and not self._held:
             return None
-        deadlines = [
+        deadlines = [next_news(queue) for queue in self._held if queue not in self._changed]
+        deadlines += [
             queue.asked_at + WANT_AGAIN_SECONDS
             for queue in self._waiting
-            if queue.supervisors and queue not in self._changed  # those are the next flush's
+            if queue.supervisors and queue not in self._changed and queue not in self._held  # those are the next flush's
         ]
         for supervisor in self._lost:
             deadlines.append(supervisor.lost_at + RESUME_SECONDS)
@@ -398,6 +393,7 @@ class Dispatcher:
     def _park(self, environment: Environment, epoch: int, used: float) -> list[Effect]:
         environment.epoch, environment.used, environment.running = epoch, used, None
         queue = environment.queue
+        queue.came += 1
         if queue.waiters:
             return [self._dispatch(self._next_waiter(queue), environment)]
         idle = queue.idle
@@ -486,15 +482,8 @@ class Dispatcher:
         if self._leaving:
             effects.append(Send(supervisor.link, FrameType.LEAVING))
         if supervisor.queue is not None and supervisor.queue.asked:
-            effects += self._want(supervisor, now)
+            effects += want(supervisor, now)
         return effects
-
-    def _want(self, supervisor: Supervisor, now: float) -> list[Effect]:
-        queue = supervisor.queue
-        if queue is None or not queue.waiters or supervisor.link is None:
-            return []
-        age = _milliseconds(now - queue.waiters[0].arrived)
-        return [Send(supervisor.link, FrameType.WANT, body=Want(age, len(queue.waiters)))]
 
     def _unlink(self, supervisor: Supervisor) -> None:
         assert supervisor.link is not None, "unlinked once"
@@ -555,7 +544,3 @@ class Dispatcher:
             return
         if self._queues.get(queue.revision) is queue:
             del self._queues[queue.revision]
-
-
-def _milliseconds(seconds: float) -> int:
-    return max(0, int(seconds * 1000))

@@ -21,6 +21,9 @@ REVIEW_SECONDS: Final = 0.25
 """How often unmet demand is looked at again when nothing happens."""
 STUCK_SECONDS: Final = 2.0
 """A waiter this old is evidently not reached by the idle environments there are: they may make room for one that reaches it."""
+ASK_SECONDS: Final = 0.01
+"""How often at most all gateways are asked what is in flight, for one function: where short invocations wait for each other, who waits
+changes faster than that, and most are served before an answer matters."""
 RETIRE_SECONDS: Final = 2.0
 """When a RETIRE without an answer is sent again, or given up."""
 COLLECT_SECONDS: Final = 1.0

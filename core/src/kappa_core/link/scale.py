@@ -20,6 +20,7 @@ ended; a lost link is no proof of that. Times are seconds of one monotonic clock
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -53,6 +54,7 @@ class Scaler(Upkeep):
 
     __slots__ = (
         "_again",
+        "_asked",
         "_awaited",
         "_gateways",
         "_needy",
@@ -80,6 +82,8 @@ class Scaler(Upkeep):
         """Revisions with waiters."""
         self._again: dict[str, dict[str, None]] = {}
         """By scope, revisions that ask while a collection is under way."""
+        self._asked: dict[str, float] = {}
+        """By scope, when the last collection was begun that somebody asked for."""
 
     # -- holding the Lease -----------------------------------------------------------------------------------------
     def take_over(self, epoch: int, known: Iterable[Known], gateways: Iterable[str], now: float) -> list[Effect]:
@@ -88,7 +92,7 @@ class Scaler(Upkeep):
         for environment in list(self._books.environments.values()):
             self._books.forget(environment)
         self._epoch, self._state = epoch, "rebuilding"
-        self._collections, self._again, self._timers = {}, {}, []
+        self._collections, self._again, self._asked, self._timers = {}, {}, {}, []
         for found in known:
             self._add(found.environment_id, self._books.revision(found.revision), found.phase, now)
         for revision in self._books.revisions.values():
@@ -100,7 +104,8 @@ class Scaler(Upkeep):
     def stand_down(self) -> None:
         """Another gateway holds the Lease, or this one can no longer be sure that it does."""
         self._state = "standby"
-        self._collections, self._again, self._timers, self._gateways, self._needy = {}, {}, [], {}, {}
+        self._collections, self._again, self._asked, self._timers = {}, {}, {}, []
+        self._gateways, self._needy = {}, {}
         for revision in self._books.revisions.values():
             revision.demands = {}
 
@@ -413,8 +418,13 @@ class Scaler(Upkeep):
             return []
         return self._begin(scope, [revision.name], now)
 
-    def _begin(self, scope: str, askers: Iterable[str], now: float) -> list[Effect]:
-        askers = list(askers)
+    def _begin(self, scope: str, askers: list[str], now: float) -> list[Effect]:
+        """Ask on behalf of these, unless that was just done: then they are looked at again as soon as it may be."""
+        if now < (due := self._asked.get(scope, -math.inf) + patience.ASK_SECONDS):
+            for name in askers:
+                self._review_again(self._books.revisions[name], due)
+            return []
+        self._asked[scope] = now
         covers = {
             (name, gateway): demand for name in askers for gateway, (demand, _) in self._books.revisions[name].demands.items()
         }

@@ -1,10 +1,11 @@
 """What a dispatcher knows: supervisors with their environments, invocations, and per revision who waits and what is idle.
 
-Plain records that :mod:`kappa_core.link.dispatch` alone reads and changes; every decision is made there.
+Plain records that :mod:`kappa_core.link.dispatch` reads and changes, and :mod:`kappa_core.link.news` for it; every decision is made there.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from kappa_core.link.pace import RunTimes
@@ -59,12 +60,14 @@ class Queue:
     __slots__ = (
         "asked",
         "asked_at",
+        "came",
         "function_key",
         "idle",
         "revision",
         "running",
         "runs",
         "sequence",
+        "spoke_at",
         "successor",
         "supervisors",
         "told",
@@ -91,6 +94,10 @@ class Queue:
         self.asked = 0
         """Environments in the last WANT, 0 after ENOUGH."""
         self.asked_at = 0.0
+        self.came = 0
+        """Environments that have parked here since that WANT."""
+        self.spoke_at = -math.inf
+        """When something was last said of who waits: DEMAND, WANT or ENOUGH."""
 
 
 def arrival(invocation: Invocation) -> float:

@@ -266,8 +266,7 @@ class InvocationPort:
     # -- for scaling --------------------------------------------------------------------------------------------------
     def collect(self, function_key: str, number: int) -> Collected:
         """What is in flight and idle here now. Who no longer waits is said first: the scaler decides on both."""
-        if self._dispatcher.dirty:
-            self._apply(self._dispatcher.flush(self._loop.time()))
+        self._apply(self._dispatcher.flush(self._loop.time(), hold=False))
         return self._dispatcher.collect(function_key, number)
 
     def deny(self, deny: Deny) -> None:
