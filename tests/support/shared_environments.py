@@ -83,7 +83,7 @@ class SharedEnvironments:
     # -- time ---------------------------------------------------------------------------------------------------------
     def _run_until(self, end: float) -> None:
         while self.now < end:
-            machines = (self._scaler, *self._dispatchers.values())
+            machines: list[Scaler | Dispatcher] = [self._scaler, *self._dispatchers.values()]
             deadline = min((at for each in machines if (at := each.next_deadline()) is not None), default=end)
             if self._events and self._events[0][0] <= deadline:
                 at, _, happens, arguments = heapq.heappop(self._events)

@@ -38,6 +38,7 @@ class Machines:
 class Cluster:
     __slots__ = (
         "_environments",
+        "_learns",
         "_links",
         "_requests",
         "addresses",
@@ -78,6 +79,8 @@ class Cluster:
         self.followers: dict[str, Callable[[], None]] = {}
         """Request → what its client does when it is answered."""
         self.epoch = 0
+        self._learns = dict.fromkeys(self.addresses, 0.0)
+        """When a gateway's last news of an update come."""
         self.holder: Gateway | None = None
         self._links = self._environments = self._requests = 0
         self.lives = dict.fromkeys(self.addresses, 1)
@@ -176,15 +179,16 @@ class Cluster:
         return {self.revision_of(function): (number, self.plan.start_seconds)} if number else {}
 
     def update(self) -> None:
-        """A new revision of some function; gateways learn of it one after the other."""
+        """A new revision of some function; gateways learn of it one after the other, and of one update after the other."""
         function = self.world.random.choice(list(self.plan.functions))
         old = self.revision_of(function)
         self.revisions[function] += 1
         new = self.revision_of(function)
         self.checks.revised(new)
         self.world.log("update", old, "→", new)
-        for gateway in self.gateways.values():
-            self.world.after(self.small(), self._superseded, gateway, function, old, new)
+        for address, gateway in self.gateways.items():
+            at = self._learns[address] = max(self._learns[address], self.world.now + self.small())
+            self.world.at(at, self._superseded, gateway, function, old, new)
 
     def _superseded(self, gateway: Gateway, function: str, old: str, new: str) -> None:
         if gateway.alive:

@@ -158,7 +158,7 @@ class Gateway:
         now, link = self.cluster.world.now, connection.link
         self.links[link] = connection
         effects = self.dispatcher.on_hello(link, hello, now)
-        if CloseLink(link, "an earlier connection than the one in use") not in effects:
+        if not any(isinstance(effect, CloseLink) and effect.link == link for effect in effects):
             for state in hello.environments:
                 if state.state != "gone":
                     self._at(link, state.stream, state.environment_id, hello.revision)

@@ -266,6 +266,16 @@ class TestLostLinks:
         assert closed.link == 1
         assert dispatcher.invoke("r", V1, "f", 1.2) == [Dispatch(2, 1, 1, "r")]
 
+    def test_a_hello_of_an_earlier_dial_that_comes_after_the_end_of_the_later_one_says_nothing_of_what_ran_there(self) -> None:
+        dispatcher = Dispatcher()
+        dispatcher.on_hello(2, hello(state(1), dial=2), 1.0)
+        dispatcher.invoke("r", V1, "f", 1.1)
+        dispatcher.on_link_down(2, 1.2)
+        (closed,) = dispatcher.on_hello(1, hello(state(1, parked_here=False, state="init"), dial=1), 1.3)
+        assert isinstance(closed, CloseLink)
+        assert closed.link == 1
+        assert not dispatcher.is_waiting("r")
+
 
 class TestUpdates:
     def test_waiters_move_to_the_new_revision_in_order_of_arrival(self) -> None:

@@ -146,9 +146,10 @@ class Dispatcher:
         effects: list[Effect] = []
         if supervisor is None:
             supervisor = self._supervisors[hello.supervisor_id] = Supervisor(hello.supervisor_id)
+        elif hello.dial < supervisor.dial:
+            # Late, perhaps after the end of the later one: what it says of invocations is older than they are.
+            return [CloseLink(link, "an earlier connection than the last one")]
         elif supervisor.link is not None:
-            if hello.dial < supervisor.dial:
-                return [CloseLink(link, "an earlier connection than the one in use")]
             effects.append(CloseLink(supervisor.link, "replaced by a later connection"))
             self._unlink(supervisor)
         self._lost.pop(supervisor, None)
