@@ -11,7 +11,8 @@ PYTHON ?=
 # What follows `kappa dev`, for example `make dev ARGS="--port 9001"`.
 ARGS ?=
 # How many tests run at once (pytest-xdist), and which: `make test TESTS=tests/unit`.
-JOBS ?= auto
+# Half as many again as cores: tests wait for real processes and real time as much as they compute.
+JOBS ?= $(shell echo $$(( ($$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 TESTS ?= tests/unit tests/contract tests/runtime tests/integration
 CLUSTER_TESTS ?= tests/cluster
 
