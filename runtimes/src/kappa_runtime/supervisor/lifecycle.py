@@ -15,7 +15,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import msgspec
 
@@ -32,8 +32,10 @@ from kappa_runtime.supervisor.runtime_api import Answer, RuntimeApi
 from kappa_runtime.supervisor.runtime_session import RuntimeSession
 
 if TYPE_CHECKING:
-    from kappa_runtime.supervisor.host import Host
+    from kappa_core.rules.log_lines import Lines
+    from kappa_core.spec import VersionSpec
     from kappa_runtime.supervisor.process import Ended
+    from kappa_runtime.supervisor.sandbox import Support
 
 OnData = Callable[[bytes], Awaitable[None]]
 State = Literal["new", "starting", "ready", "cold", "closed"]
@@ -95,10 +97,32 @@ class Invocation:
         self.tail: bytearray | None = bytearray() if frame.tail else None
 
 
+class Surroundings(Protocol):
+    """What an environment has in common with the others of its supervisor, and who hears of it: the host, as environments see it."""
+
+    spec: VersionSpec
+    environments: dict[str, Environment]
+    lines: Lines
+    sandboxed: bool
+    support: Support
+    on_log: Callable[[Environment, list[LogLine]], None]
+    on_exit: Callable[[Environment, str], None]
+
+    async def start_runtime(self, environment: Environment, *, namespaces: tuple[int, ...]) -> RuntimeSession: ...
+
+    def watch_memory(self, environment: Environment) -> None: ...
+
+    async def empty_storage(self, environment: Environment) -> None: ...
+
+    def own_children(self) -> set[int]: ...
+
+    def forget(self, environment: Environment) -> None: ...
+
+
 class Environment:
     """See the module. ``stream`` is free for whoever owns the link; log lines carry it."""
 
-    def __init__(self, host: Host, environment_id: str, *, log_stream: str) -> None:
+    def __init__(self, host: Surroundings, environment_id: str, *, log_stream: str) -> None:
         self.id = environment_id
         self.initialization_type = initialization_type(environment_id)
         self.stream = 0
