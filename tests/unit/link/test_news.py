@@ -53,6 +53,13 @@ class TestPace:
         dispatcher.on_tick(1.0 + NEWS_SECONDS)
         assert said(dispatcher.flush(1.0 + NEWS_SECONDS)) == [2, FrameType.WANT]
 
+    def test_what_is_due_is_said_though_the_clock_counts_milliseconds(self) -> None:
+        dispatcher = busy()
+        dispatcher.invoke("r3", V1, "f", 1.0 + SOON)
+        dispatcher.flush(1.0 + SOON)
+        dispatcher.on_tick(1.0 + NEWS_SECONDS)
+        assert said(dispatcher.flush(1.0 + NEWS_SECONDS - 0.0005)) == [2, FrameType.WANT]
+
     def test_that_nobody_waits_any_more_is_said_when_it_is_due(self) -> None:
         dispatcher = busy()
         dispatcher.on_parked(1, 1, 2, 0, 1.0 + SOON)

@@ -12,6 +12,7 @@ from typing import Final
 
 from kappa_core.link.effects import Effect, Send
 from kappa_core.link.frames import Demand, FrameType, Want
+from kappa_core.link.policy import TURN_SECONDS
 from kappa_core.link.waiting import Queue, Supervisor
 
 WANT_AGAIN_SECONDS: Final = 0.25
@@ -30,7 +31,7 @@ def next_news(queue: Queue) -> float:
 
 def may_be_held(queue: Queue, now: float) -> bool:
     """Whether a change of it is too soon after the last word, and said later."""
-    return bool(queue.running) and queue.told >= 0 and now < next_news(queue)
+    return bool(queue.running) and queue.told >= 0 and now < next_news(queue) - TURN_SECONDS
 
 
 def demand(queue: Queue, sequence: int, now: float) -> Demand:

@@ -24,6 +24,8 @@ STUCK_SECONDS: Final = 2.0
 ASK_SECONDS: Final = 0.01
 """How often at most all gateways are asked what is in flight, for one function: where short invocations wait for each other, who waits
 changes faster than that, and most are served before an answer matters."""
+TURN_SECONDS: Final = 0.001
+"""What a loop's clock counts in: what is due within it is due."""
 RETIRE_SECONDS: Final = 2.0
 """When a RETIRE without an answer is sent again, or given up."""
 COLLECT_SECONDS: Final = 1.0

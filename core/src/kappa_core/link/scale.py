@@ -420,7 +420,7 @@ class Scaler(Upkeep):
 
     def _begin(self, scope: str, askers: list[str], now: float) -> list[Effect]:
         """Ask on behalf of these, unless that was just done: then they are looked at again as soon as it may be."""
-        if now < (due := self._asked.get(scope, -math.inf) + patience.ASK_SECONDS):
+        if now < (due := self._asked.get(scope, -math.inf) + patience.ASK_SECONDS) - patience.TURN_SECONDS:
             for name in askers:
                 self._review_again(self._books.revisions[name], due)
             return []

@@ -416,7 +416,8 @@ class Scaling:
 
     def _tick(self) -> None:
         self._timer = None
-        self._apply(self._scaler.on_tick(self._loop.time()))
+        # A loop whose clock counts milliseconds may call a little early, and would again and again until the time has come.
+        self._apply(self._scaler.on_tick(max(self._loop.time(), self._timer_at)))
 
     async def close(self) -> None:
         """Start nothing more. Idempotent."""

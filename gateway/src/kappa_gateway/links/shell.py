@@ -567,7 +567,8 @@ class InvocationPort:
 
     def _tick(self) -> None:
         self._timer = None
-        self._apply(self._dispatcher.on_tick(self._loop.time()))
+        # A loop whose clock counts milliseconds may call a little early, and would again and again until the time has come.
+        self._apply(self._dispatcher.on_tick(max(self._loop.time(), self._timer_at)))
         self._arm()
 
     def close(self) -> None:
