@@ -13,7 +13,6 @@ import gc
 import logging
 import random
 import sys
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import cached_property
@@ -29,6 +28,7 @@ from kappa_core.spec import VersionSpec
 from kappa_gateway.asgi import Application, Gateway
 from kappa_gateway.auth.browser import BrowserGuard
 from kappa_gateway.auth.identity import Authenticator
+from kappa_gateway.clock import epoch_ms
 from kappa_gateway.code.downloads import CodeDownloads
 from kappa_gateway.code.intake import CodeIntake
 from kappa_gateway.code.links import CodeLinks
@@ -277,7 +277,3 @@ def log_events(spec: VersionSpec, lines: Sequence[LogLine], streams: Mapping[int
     """Lines of a link as its log store keeps them; ``streams`` are the log streams' names by link stream."""
     group = LogGroup(AccountId(spec.account), Region(spec.region), spec.log_group)
     return group, [LogEvent(line.timestamp_ms, line.message, streams.get(line.stream, ""), line.request_id) for line in lines]
-
-
-def epoch_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -22,6 +22,7 @@ from kappa_gateway.api.context import RequestContext
 from kappa_gateway.asgi import Application
 from kappa_gateway.auth.credential import SignedRequest
 from kappa_gateway.auth.identity import Authenticator, identified
+from kappa_gateway.clock import epoch_ms
 from kappa_gateway.code.intake import CodeIntake
 from kappa_gateway.code.links import CodeLinks
 from kappa_gateway.native import build_router
@@ -70,7 +71,7 @@ def build_control_plane(
         links=_Links(code_links),
         settle=settler,
         limits=limits,
-        clock=lambda: time.time_ns() // 1_000_000,
+        clock=epoch_ms,
         locks=locks,
         provisioned=provisioned,
         settings=OperationSettings(strict_states=strict_states),

@@ -6,7 +6,6 @@ They speak for the account and region of the caller, like every operation, and s
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
@@ -18,6 +17,7 @@ from kappa_core.errors import LambdaError, ResourceNotFoundException, ServiceExc
 from kappa_core.names import function_arn
 from kappa_core.ports.queue import Dead, Event, EventQueue, FunctionStats, unqualified
 from kappa_core.ports.store import StoreUnavailable
+from kappa_gateway.clock import epoch_ms
 from kappa_gateway.native import Scope
 from kappa_gateway.wire import error_response, new_request_id
 
@@ -43,7 +43,7 @@ def build_events_router(*, queue: EventQueue, wake: Callable[[], None], scope: S
     @router.get("", summary="Functions with their queues")
     async def functions(request: Request) -> Response:
         async def work() -> Any:
-            now = time.time_ns() // 1_000_000
+            now = epoch_ms()
             return {"Functions": [_stats(one, now=now) for one in await theirs(request, READ_EVENTS)]}
 
         return await _answer(work)

@@ -14,11 +14,12 @@ from typing import Any, Final
 from kappa_core.link.frames import LogLine
 from kappa_core.names import function_arn
 from kappa_core.spec import VersionSpec
-from kappa_gateway.assembly import AssembledGateway, epoch_ms, log_events
+from kappa_gateway.assembly import AssembledGateway, log_events
 from kappa_gateway.auth.browser import BrowserGuard
 from kappa_gateway.auth.credential import SignedRequest
 from kappa_gateway.auth.identity import Authenticator, Defaults, Unverified, Verified
 from kappa_gateway.auth.session_keys import SessionKeys
+from kappa_gateway.clock import epoch_ms
 from kappa_gateway.code.links import CodeLinks
 from kappa_gateway.code.trees import CodeTrees
 from kappa_gateway.embedded.data_dir import DataDir

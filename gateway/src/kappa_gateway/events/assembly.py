@@ -6,7 +6,6 @@ a laptop and in a cluster; it holds no rule of its own.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from kappa_core.limits import Limits
 from kappa_core.ports.queue import EventQueue
 from kappa_core.ports.store import Change, ResourceStore
 from kappa_core.rules.retry import Schedule
+from kappa_gateway.clock import epoch_ms
 from kappa_gateway.events.counts import Counts
 from kappa_gateway.events.delivery import AwsDelivery, DeliverySettings
 from kappa_gateway.events.intake import Intake
@@ -54,7 +54,7 @@ class AsyncEvents:
         self.queue = queue
         self.intake = Intake(queue=queue, limit=settings.limits.async_request_bytes, wake=self.wake)
         self._settings = settings
-        self._clock_ms = clock_ms or _epoch_ms
+        self._clock_ms = clock_ms or epoch_ms
 
     def employ(self, *, index: FunctionIndex, store: ResourceStore, links: Links, metrics: Metrics) -> None:
         """Make the worker."""
@@ -116,7 +116,3 @@ def _delivery_settings(settings: EventSettings) -> DeliverySettings:
 
 def _milliseconds(seconds: tuple[float, ...]) -> tuple[int, ...]:
     return tuple(round(each * 1000) for each in seconds)
-
-
-def _epoch_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -26,10 +26,11 @@ from kappa_core.spec import VersionSpec
 from kappa_crds import names
 from kappa_crds.api import KubernetesApi, Object, api_path
 from kappa_crds.watching import ChangeType, Informer
-from kappa_gateway.assembly import AssembledGateway, epoch_ms, log_events
+from kappa_gateway.assembly import AssembledGateway, log_events
 from kappa_gateway.auth.browser import BrowserGuard
 from kappa_gateway.auth.identity import Authenticator, Defaults, Unverified
 from kappa_gateway.auth.session_keys import SessionKeys
+from kappa_gateway.clock import epoch_ms
 from kappa_gateway.code.downloads import CodeDownloads, code_along
 from kappa_gateway.code.links import CodeLinks
 from kappa_gateway.events.assembly import AsyncEvents

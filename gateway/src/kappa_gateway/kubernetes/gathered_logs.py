@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from typing import Final, Protocol
 
 from kappa_core.memory.logs import ARRIVALS_PER_MS
 from kappa_core.ports.logs import LogEvent, LogGroup, LogQuery, LogStore, event_id
+from kappa_gateway.clock import epoch_ms
 
 LOOK_SECONDS: Final = 5.0
 """How often a follower looks for gateways that have come or gone."""
@@ -54,7 +54,7 @@ class GatheredLogs:
         own: LogStore,
         peers: Peers,
         *,
-        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock_ms: Callable[[], int] = epoch_ms,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._own = own

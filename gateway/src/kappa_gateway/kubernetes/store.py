@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import builtins
 import logging
-import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +40,7 @@ from kappa_crds.api import KubernetesApi, Object, api_path
 from kappa_crds.convert import to_object
 from kappa_crds.status import observation_lags
 from kappa_crds.watching import ChangeType, Informer, without_field_sets
+from kappa_gateway.clock import epoch_ms
 from kappa_gateway.kubernetes.store_counters import Counters
 from kappa_gateway.kubernetes.store_errors import translated
 from kappa_gateway.kubernetes.store_index import ClaimIndex, Place, place_of, precedence
@@ -106,7 +106,7 @@ class KubernetesResourceStore:
         default_region: str,
         namespaces: Sequence[str] = (),
         namespace_selector: str = "",
-        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock_ms: Callable[[], int] = epoch_ms,
         sync_seconds: float = SYNC_SECONDS,
     ) -> Self:
         """List everything and follow it. Raises StoreUnavailable where that takes longer than ``sync_seconds``.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Final
@@ -30,6 +29,7 @@ from kappa_core.resources import (
 )
 from kappa_core.rules import publish, states
 from kappa_core.rules.deletion import belongs
+from kappa_gateway.clock import epoch_ms
 from kappa_gateway.operations.changing import delete_quietly, finish_publication
 from kappa_gateway.operations.locks import KeyedLocks
 from kappa_gateway.operations.preparing import Preparation, Unready
@@ -71,7 +71,7 @@ class Settler:
         delay: float = 0.0,
         holds: Callable[[], bool] = lambda: True,
         collects: bool = True,
-        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock_ms: Callable[[], int] = epoch_ms,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store

@@ -25,6 +25,7 @@ from typing import BinaryIO, ParamSpec, Self, TypeVar
 
 from kappa_core.ports.blobs import BlobError, BlobInfo, BlobNotFound, BlobStoreUnavailable
 from kappa_core.resources import Sha256
+from kappa_gateway.clock import epoch_ms
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,7 +47,7 @@ class FileBlobStore:
         self._closed = False
 
     @classmethod
-    async def open(cls, root: Path, /, *, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> Self:
+    async def open(cls, root: Path, /, *, clock_ms: Callable[[], int] = epoch_ms) -> Self:
         """Open or create the folder and remove what a crash left. Raises BlobStoreUnavailable."""
         store = cls(root, clock_ms=clock_ms)
         try:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Final, Self
@@ -21,6 +20,7 @@ from typing import Final, Self
 from kappa_core.ports.logs import LogEvent, LogGroup, LogQuery
 from kappa_core.ports.store import StoreUnavailable
 from kappa_core.resources import AccountId, Region
+from kappa_gateway.clock import epoch_ms
 from kappa_gateway.stores import ring
 from kappa_gateway.stores.database import Database, DatabaseDamaged, open_database, pause
 
@@ -63,7 +63,7 @@ class SqliteLogStore:
         *,
         bounds: ring.Bounds = ring.Bounds(),  # noqa: B008 - frozen
         buffer_bytes: int = BUFFER_BYTES,
-        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock_ms: Callable[[], int] = epoch_ms,
     ) -> Self:
         """Open or create the store; a damaged file is moved aside. Raises StoreUnavailable."""
         store = cls(bounds=bounds, buffer_bytes=buffer_bytes, clock_ms=clock_ms)

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import hashlib
 import io
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, Self
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO, Final, NamedTuple, Self
 from kappa_core.ports.blobs import BlobError, BlobInfo, BlobNotFound, BlobStoreUnavailable
 from kappa_core.ports.store import StoreUnavailable
 from kappa_core.resources import Sha256
+from kappa_gateway.clock import epoch_ms
 from kappa_gateway.stores.blob_cache import CACHE_BYTES, BlobCache, checked_digest
 from kappa_gateway.stores.postgres import Postgres
 
@@ -61,7 +61,7 @@ class PostgresBlobStore:
         *,
         cache: Path,
         cache_bytes: int = CACHE_BYTES,
-        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock_ms: Callable[[], int] = epoch_ms,
     ) -> Self:
         """The store over connections that stay the caller's. ``cache`` is a folder of this process alone, for local copies.
 

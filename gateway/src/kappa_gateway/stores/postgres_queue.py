@@ -19,6 +19,7 @@ import asyncpg
 
 from kappa_core.ports.queue import Bounds, Dead, Event, FunctionStats, Lease, Leased, QueueFull, Waiting, unqualified
 from kappa_core.ports.store import StoreUnavailable
+from kappa_gateway.clock import epoch_ms
 from kappa_gateway.stores import postgres_queue_rows as rows
 from kappa_gateway.stores.gathering import Gathering
 from kappa_gateway.stores.postgres import Postgres
@@ -85,7 +86,7 @@ class PostgresEventQueue:
 
     def clock_ms(self) -> int:
         """The queue's time as of the last lease, epoch milliseconds: what its worker must go by."""
-        return self._clock() if self._clock is not None else _epoch_ms() + self._offset_ms
+        return self._clock() if self._clock is not None else epoch_ms() + self._offset_ms
 
     @property
     def holder(self) -> int | None:
@@ -127,7 +128,7 @@ class PostgresEventQueue:
                 turn=self._turn,
                 holder=self._presence.holder,
             )
-            self._offset_ms = found.now - _epoch_ms()
+            self._offset_ms = found.now - epoch_ms()
             if found.leases:
                 self._turn = found.leases[-1].event.function_uid
             next_due_ms = self.clock_ms() + _CONTENDED_MS if found.contended else found.next_due_ms
@@ -335,7 +336,3 @@ def _distinct(words: Sequence[rows.Word]) -> Iterator[Sequence[rows.Word]]:
             begin, seen = place, set()
         seen.add(word.lease.number)
     yield words[begin:]
-
-
-def _epoch_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -8,12 +8,12 @@ enqueue never waits for the purge of a million events.
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
 from kappa_core.ports.queue import Bounds, Dead, Event, FunctionStats, Lease, Leased, Waiting
+from kappa_gateway.clock import epoch_ms
 from kappa_gateway.stores import queue_rows
 from kappa_gateway.stores.database import Database, open_database
 from kappa_gateway.stores.gathering import Gathering
@@ -41,7 +41,7 @@ class SqliteEventQueue:
         *,
         alone: bool,
         bounds: Bounds = Bounds(),  # noqa: B008 - frozen
-        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock_ms: Callable[[], int] = epoch_ms,
     ) -> Self:
         """Open or create the queue. ``alone``: no other process works on it, so that leases from before are over at once instead of
         when they expire. Raises StoreUnavailable."""

@@ -14,7 +14,6 @@ import asyncio
 import hashlib
 import io
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +23,7 @@ import msgspec
 
 from kappa_core.ports.blobs import BlobError, BlobInfo, BlobNotFound, BlobStoreUnavailable
 from kappa_core.resources import Sha256
+from kappa_gateway.clock import epoch_ms
 from kappa_gateway.stores.blob_cache import CACHE_BYTES, BlobCache, checked_digest, file_digest
 
 P = ParamSpec("P")
@@ -84,7 +84,7 @@ class S3BlobStore:
         *,
         cache: Path,
         cache_bytes: int = CACHE_BYTES,
-        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock_ms: Callable[[], int] = epoch_ms,
     ) -> Self:
         """``cache`` is a folder of this process alone, for local copies. A bucket that cannot be reached now is no error here, but a
         line in the log. Raises BlobStoreUnavailable where the cache cannot be written."""

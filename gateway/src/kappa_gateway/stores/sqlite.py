@@ -12,7 +12,6 @@ import asyncio
 import builtins
 import logging
 import sqlite3
-import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ import msgspec
 from kappa_core.ports.store import Change, R, StoreUnavailable
 from kappa_core.resources import AccountId, Key, Kind, Meta, Region, Resource
 from kappa_core.rules.revision import edition_after
+from kappa_gateway.clock import epoch_ms
 from kappa_gateway.stores import rows
 from kappa_gateway.stores.database import Database, explain, open_database, pause
 from kappa_gateway.stores.watching import Watcher
@@ -56,7 +56,7 @@ class SqliteResourceStore:
         path: Path,
         /,
         *,
-        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock_ms: Callable[[], int] = epoch_ms,
         new_uid: Callable[[], str] = lambda: str(uuid.uuid4()),
         changes_kept: int = CHANGES_KEPT,
     ) -> Self:
