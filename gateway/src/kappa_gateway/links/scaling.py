@@ -28,6 +28,7 @@ from kappa_core.link.scale import Scaler
 from kappa_core.ports.environments import EnvironmentProvider, ProviderError
 from kappa_core.rules.provisioned import Progress
 from kappa_core.spec import VersionSpec
+from kappa_gateway.links.alarm import Alarm
 
 logger = logging.getLogger("kappa.scaler")
 
@@ -120,8 +121,7 @@ class Scaling:
         self._started: set[str] | None = None
         """Revisions of which an environment was ready in this term, where that is to be said."""
         self._starts: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._alarm = Alarm(self._loop, self._tick)
         if holder:
             self.take_over(1, expected=[*gateways, SUPERVISORS] if gateways else ())
 
@@ -160,7 +160,7 @@ class Scaling:
             peer.close("the scaler is held elsewhere")
         for supervisor_id in self._seen.keys() - self._linked:
             del self._seen[supervisor_id]
-        self._arm()
+        self._alarm.set(self._scaler.next_deadline())
 
     def provide(self, provider: EnvironmentProvider, *, news: ProviderNews | None = None) -> None:
         """Set the provider; only the holder has one."""
@@ -359,7 +359,7 @@ class Scaling:
                 if effect.cause:
                     logger.warning("environments of %s do not start: %s", effect.revision, effect.cause)
                 self._on_cause(effect.revision, effect.cause)
-        self._arm()
+        self._alarm.set(self._scaler.next_deadline())
 
     def _collect(self, effect: effects.SendCollect) -> None:
         collect = effect.collect
@@ -403,28 +403,13 @@ class Scaling:
             task.add_done_callback(self._starts.discard)
 
     # -- time ---------------------------------------------------------------------------------------------------------
-    def _arm(self) -> None:
-        at = self._scaler.next_deadline()
-        if self._timer is not None:
-            if at == self._timer_at:
-                return
-            self._timer.cancel()
-            self._timer = None
-        if at is not None:
-            self._timer_at = at
-            self._timer = self._loop.call_at(at, self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        # A loop whose clock counts milliseconds may call a little early, and would again and again until the time has come.
-        self._apply(self._scaler.on_tick(max(self._loop.time(), self._timer_at)))
+    def _tick(self, now: float) -> None:
+        self._apply(self._scaler.on_tick(now))
 
     async def close(self) -> None:
         """Start nothing more. Idempotent."""
         self._scaler.stand_down()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.set(None)
         for task in list(self._starts):
             task.cancel()
         await asyncio.gather(*self._starts, return_exceptions=True)

@@ -26,6 +26,7 @@ from kappa_core.link.effects import Effect
 from kappa_core.link.frames import RESUME_SECONDS, Collected, Deny, Frame, FrameType, Hello, LogLine
 from kappa_core.link.transport import Link
 from kappa_core.spec import VersionSpec, initialization_type
+from kappa_gateway.links.alarm import Alarm
 from kappa_gateway.links.killed import Autopsy, killed
 from kappa_gateway.links.news import EnvironmentNews
 from kappa_gateway.links.provisioned_use import ProvisionedUse
@@ -143,8 +144,7 @@ class InvocationPort:
         self._of_environment: dict[str, tuple[SupervisorLink, int]] = {}
         self._next_number = 1
         self._flushing = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._alarm = Alarm(self._loop, self._tick)
         self._cold_starts = 0
 
     # -- invocations --------------------------------------------------------------------------------------------------
@@ -552,30 +552,15 @@ class InvocationPort:
     def _flush(self) -> None:
         self._flushing = False
         self._apply(self._dispatcher.flush(self._loop.time()))
-        self._arm()
+        self._alarm.set(self._dispatcher.next_deadline())
 
-    def _arm(self) -> None:
-        at = self._dispatcher.next_deadline()
-        if self._timer is not None:
-            if at is not None and at == self._timer_at:
-                return
-            self._timer.cancel()
-            self._timer = None
-        if at is not None:
-            self._timer_at = at
-            self._timer = self._loop.call_at(at, self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        # A loop whose clock counts milliseconds may call a little early, and would again and again until the time has come.
-        self._apply(self._dispatcher.on_tick(max(self._loop.time(), self._timer_at)))
-        self._arm()
+    def _tick(self, now: float) -> None:
+        self._apply(self._dispatcher.on_tick(now))
+        self._alarm.set(self._dispatcher.next_deadline())
 
     def close(self) -> None:
         """Fail what still waits or runs; the links are closed by their server. Idempotent."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.set(None)
         for task in self._autopsies:
             task.cancel()
         for request_id in list(self._calls):
