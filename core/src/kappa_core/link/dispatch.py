@@ -280,11 +280,12 @@ class Dispatcher:
                 self._held[queue] = None
                 continue
             self._held.pop(queue, None)
-            said = wishes(queue, now)
+            said: list[Effect] = []
             if queue.waiters or queue.told:
                 self._sequence += 1
-                queue.sequence, queue.told = self._sequence, len(queue.waiters)
-                said.insert(0, Report(demand(queue, self._sequence, now)))
+                queue.told = len(queue.waiters)
+                said.append(Report(demand(queue, self._sequence, now)))
+            said += wishes(queue, now)
             if said:
                 queue.spoke_at = now
                 effects += said

@@ -149,6 +149,7 @@ class Scaler(Upkeep):
         if function is None:
             return []
         function.removed = True
+        self._asked.pop(function_key, None)
         effects = self.on_provisioned(function_key, {}, now)
         for revision in list(function.revisions.values()):
             effects += self._deny(revision, CAPACITY + _DELETED)

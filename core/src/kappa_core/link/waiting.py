@@ -66,7 +66,6 @@ class Queue:
         "revision",
         "running",
         "runs",
-        "sequence",
         "spoke_at",
         "successor",
         "supervisors",
@@ -87,8 +86,6 @@ class Queue:
         """Linked ones."""
         self.successor: str | None = None
         """The revision that serves instead."""
-        self.sequence = 0
-        """Of the last DEMAND."""
         self.told = 0
         """Waiters in the last DEMAND; -1 where one is due whatever it says."""
         self.asked = 0
