@@ -25,15 +25,18 @@ def shares(number: int) -> list[range]:
 
 
 def first_failure(
-    chosen: Iterable[int], *, machines: Machines | None = None, change: Callable[[Plan], None] | None = None
+    chosen: Iterable[int], *, machines: Machines | None = None, change: Callable[[Plan], None] | None = None, of: str = ""
 ) -> str:
-    """Simulate until one fails and tell it, the last lines of its trace included; empty if none does."""
+    """Simulate until one fails and tell it, the last lines of its trace included; empty if none does. ``of``: what its message has to
+    say; one that fails for another reason does not count."""
     for seed in chosen:
         try:
             simulate(seed, machines=machines, change=change)
         except AssertionError as broken:
             message, world = broken.args
             assert isinstance(world, World)
+            if of not in message:
+                continue
             lines = world.text().splitlines()
             return (
                 "\n".join([*lines[:1], "…", *lines[-200:]])
